@@ -1,0 +1,130 @@
+//! One webhook in the worker's memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks_core::endpoint::Endpoint;
+use webhooks_core::event_type::Subscription;
+use webhooks_core::filter::Filter;
+use webhooks_core::rate::Window;
+use webhooks_core::request::Target;
+use webhooks_core::retry::Policy;
+
+/// A webhook as its row defines it.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The webhook.
+    pub id: Uuid,
+    /// Receives only events of this owner; `None`: of all.
+    pub owner: Option<String>,
+    /// Switched on, and not switched off by the worker.
+    pub active: bool,
+    /// Counts how often it was switched on.
+    pub activation: i32,
+    /// What it subscribes to.
+    pub subscription: Subscription,
+    /// What an event must hold.
+    pub filter: Filter,
+    /// When to try again.
+    pub policy: Policy,
+    /// Where to, or why that cannot be used (settings may have changed since it was created).
+    pub endpoint: Result<Arc<Endpoint>, String>,
+    /// Secrets and the like.
+    pub target: Arc<Target>,
+    /// When the first delivery failed that no success has followed, Unix milliseconds.
+    pub failing_since_ms: Option<i64>,
+    /// Deliveries that failed since the last success.
+    pub failed_since_success: u64,
+}
+
+/// How an endpoint has been answering, which decides how many threads it may hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Pace {
+    /// No attempt has ended yet.
+    Unknown,
+    /// The last attempt ended within [`SLOW_MS`].
+    Fast,
+    /// The last attempt took longer.
+    Slow,
+    /// The last attempt timed out.
+    TimedOut,
+}
+
+/// From how many milliseconds on an attempt makes its endpoint slow.
+pub(crate) const SLOW_MS: u64 = 1_000;
+
+/// What has been counted since the statistics were last written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatsDelta {
+    /// Requests made.
+    pub attempts: u64,
+    /// Deliveries that ended delivered.
+    pub delivered: u64,
+    /// Deliveries that ended failed.
+    pub failed: u64,
+    /// The last success, Unix milliseconds.
+    pub last_delivery_ms: Option<i64>,
+    /// The state now: when the first delivery failed that no success has followed, Unix milliseconds.
+    pub failing_since_ms: Option<i64>,
+    /// The state now: deliveries that failed since the last success.
+    pub failed_since_success: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) definition: Definition,
+    pub(crate) pace: Pace,
+    pub(crate) in_flight: u32,
+    pub(crate) window: Window,
+    /// Keys of deliveries that may start, in order.
+    pub(crate) ready: VecDeque<usize>,
+    /// Fresh deliveries that were not taken into `ready` and wait for their queue row.
+    pub(crate) parked: u32,
+    /// The queue holds rows behind `cursor` that are not in memory.
+    pub(crate) backlog: bool,
+    /// All queue rows up to this one are in memory or gone.
+    pub(crate) cursor: i64,
+    /// Stands in the list of endpoints that may start something.
+    pub(crate) listed: bool,
+    /// Stands in the list of endpoints that want rows.
+    pub(crate) hungry: bool,
+    /// Stands in the heap of endpoints that the rate limit holds.
+    pub(crate) held: bool,
+    /// Has figures in `delta` and stands in the list of those.
+    pub(crate) counted: bool,
+    pub(crate) delta: StatsDelta,
+    /// Deliveries in memory that point here.
+    pub(crate) members: u32,
+    /// The webhook was deleted; the state goes when nothing is in flight.
+    pub(crate) gone: bool,
+}
+
+impl State {
+    pub(crate) fn new(definition: Definition) -> Self {
+        Self {
+            definition,
+            pace: Pace::Unknown,
+            in_flight: 0,
+            window: Window::new(),
+            ready: VecDeque::new(),
+            parked: 0,
+            backlog: false,
+            cursor: i64::MIN,
+            listed: false,
+            hungry: false,
+            held: false,
+            counted: false,
+            delta: StatsDelta::default(),
+            members: 0,
+            gone: false,
+        }
+    }
+
+    /// How many deliveries to keep in memory: an endpoint that takes one at a time needs few.
+    pub(crate) fn prefetch(&self) -> usize {
+        match self.pace {
+            Pace::TimedOut => 4,
+            _ => 64,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What goes between memory and tables: plain facts.
+
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks_core::request::Event;
+
+/// An outbox row: which event, and where the row lies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OutboxKey {
+    /// The event.
+    pub id: Uuid,
+    /// Block of the row.
+    pub block: u32,
+    /// Offset in the block.
+    pub offset: u16,
+}
+
+/// A delivery as a queue row holds it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The delivery.
+    pub id: Uuid,
+    /// The webhook.
+    pub webhook: Uuid,
+    /// Its event, with the data.
+    pub event: Arc<Event>,
+    /// Order within the webhook.
+    pub seq: i64,
+    /// Requests made.
+    pub attempts: u32,
+    /// Requests made before the current round.
+    pub attempts_before: u32,
+    /// When the next attempt may start, Unix milliseconds; `None`: at once.
+    pub due_ms: Option<i64>,
+    /// When the delivery was made, Unix milliseconds.
+    pub created_ms: i64,
+}
+
+/// A queue row to insert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Queued {
+    /// The delivery.
+    pub id: Uuid,
+    /// Its event.
+    pub event: Uuid,
+    /// Its webhook.
+    pub webhook: Uuid,
+    /// Order within the webhook.
+    pub seq: i64,
+    /// When the delivery was made, Unix milliseconds.
+    pub created_ms: i64,
+}
+
+/// One request, as it is logged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// Counts from 1.
+    pub number: u32,
+    /// Unix milliseconds.
+    pub started_ms: i64,
+    /// Milliseconds.
+    pub duration_ms: i32,
+    /// HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The beginning of the answer.
+    pub excerpt: Option<String>,
+}
+
+/// How an attempt or a delivery ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum How {
+    /// Delivered.
+    Delivered,
+    /// Failed for good.
+    Failed,
+    /// The webhook is gone.
+    Cancelled,
+    /// The next attempt may start then, Unix milliseconds.
+    RetryAt(i64),
+    /// It was cancelled while the request was under way, and is written as cancelled already.
+    Late,
+}
+
+/// What is to be written of one delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    /// The delivery.
+    pub id: Uuid,
+    /// Its event.
+    pub event: Arc<Event>,
+    /// Its webhook.
+    pub webhook: Uuid,
+    /// How it ended.
+    pub how: How,
+    /// Whether it has a queue row.
+    pub recorded: bool,
+    /// The request that was made, if one was.
+    pub attempt: Option<Attempt>,
+    /// Requests made in all.
+    pub attempts: u32,
+    /// When the delivery was made, Unix milliseconds.
+    pub created_ms: i64,
+    /// When it ended, Unix milliseconds.
+    pub ended_ms: i64,
+    /// Order within the webhook; of use with [`How::RetryAt`].
+    pub seq: i64,
+}
+
+/// What must be written together: a fresh event as a whole, or one recorded delivery.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Unit {
+    /// The outbox row that this makes superfluous.
+    pub outbox: Option<OutboxKey>,
+    /// Deliveries that ended, or made an attempt.
+    pub endings: Vec<Ending>,
+    /// Deliveries that go on waiting, from now in the queue.
+    pub queued: Vec<Queued>,
+    /// A webhook that is to be switched off.
+    pub disable: Option<Disable>,
+}
+
+/// A webhook to switch off.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disable {
+    /// The webhook.
+    pub webhook: Uuid,
+    /// The activation that this ends.
+    pub activation: i32,
+    /// Its owner.
+    pub owner: Option<String>,
+    /// Why, for people.
+    pub reason: String,
+    /// The status that was the last straw.
+    pub status: Option<u16>,
+}

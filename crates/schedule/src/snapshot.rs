@@ -1,0 +1,200 @@
+//! Postgres snapshots as text, and which outbox rows have become visible between two of them.
+
+use std::collections::VecDeque;
+use uuid::Uuid;
+
+/// What `pg_current_snapshot()` says: `xmin:xmax:xip,xip,…`, of top-level transactions.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Snapshot {
+    /// All transactions before this one have ended.
+    pub xmin: u64,
+    /// No transaction from this one on had ended.
+    pub xmax: u64,
+    /// Those between that were in progress, ascending.
+    pub in_progress: Vec<u64>,
+}
+
+impl Snapshot {
+    /// Reads the text form; `None` if it is something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let xmin = parts.next()?.parse().ok()?;
+        let xmax = parts.next()?.parse().ok()?;
+        let list = parts.next()?;
+        if parts.next().is_some() {
+            return None;
+        }
+        let mut in_progress = Vec::new();
+        for xid in list.split(',').filter(|xid| !xid.is_empty()) {
+            in_progress.push(xid.parse().ok()?);
+        }
+        in_progress.sort_unstable();
+        Some(Self { xmin, xmax, in_progress })
+    }
+
+    /// Whether the transaction had ended when the snapshot was taken.
+    #[must_use]
+    pub fn sees(&self, xid: u64) -> bool {
+        xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
+    }
+}
+
+/// A stretch of the outbox to read: keys behind `after`, up to transaction `until`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stretch {
+    /// The key to go on after.
+    pub after: (u64, Uuid),
+    /// The last transaction that belongs to it.
+    pub until: u64,
+    /// Rows here may come from another cluster: their transactions say nothing about this one.
+    pub foreign: bool,
+}
+
+/// Where reading the outbox stands.
+///
+/// What is visible under a snapshot and was not under the one before has a transaction that is not below
+/// the old `xmax`, or was in progress then. To read more than that does no harm, since a row that was read
+/// is known until it is deleted; to read less would lose an event.
+#[derive(Clone, Debug, Default)]
+pub struct Position {
+    last: Option<Snapshot>,
+    stretches: VecDeque<Stretch>,
+}
+
+impl Position {
+    /// Nothing has been read.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in the snapshot under which the next read happens.
+    pub fn advance(&mut self, now: Snapshot) {
+        match &self.last {
+            None => self.stretches.push_back(Stretch { after: (0, Uuid::nil()), until: u64::MAX, foreign: true }),
+            Some(last) => {
+                for &xid in &last.in_progress {
+                    if now.sees(xid) {
+                        self.stretches.push_back(Stretch { after: (xid, Uuid::nil()), until: xid, foreign: false });
+                    }
+                }
+                if now.xmax > last.xmax {
+                    self.stretches.push_back(Stretch {
+                        after: (last.xmax, Uuid::nil()),
+                        until: now.xmax - 1,
+                        foreign: false,
+                    });
+                }
+            }
+        }
+        self.last = Some(now);
+    }
+
+    /// Asks for rows whose transactions are no guide: from a restore, COPY or replication.
+    pub fn sweep(&mut self) {
+        if let (Some(last), true) = (&self.last, self.stretches.is_empty()) {
+            if last.xmin > 0 {
+                self.stretches.push_back(Stretch { after: (0, Uuid::nil()), until: last.xmin - 1, foreign: true });
+            }
+            self.stretches.push_back(Stretch { after: (last.xmax, Uuid::nil()), until: u64::MAX, foreign: true });
+        }
+    }
+
+    /// The stretch to read next.
+    #[must_use]
+    pub fn next(&self) -> Option<Stretch> {
+        self.stretches.front().copied()
+    }
+
+    /// The first stretch has been read up to this key; `None`: to its end.
+    pub fn read_to(&mut self, key: Option<(u64, Uuid)>) {
+        match key {
+            Some(key) => {
+                if let Some(stretch) = self.stretches.front_mut() {
+                    stretch.after = key;
+                }
+            }
+            None => {
+                self.stretches.pop_front();
+            }
+        }
+    }
+
+    /// Whether there is more to read without a new snapshot.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.stretches.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_read_and_judges_transactions() {
+        let snapshot = Snapshot::parse("10:20:10,14,15").unwrap();
+        assert_eq!(snapshot, Snapshot { xmin: 10, xmax: 20, in_progress: vec![10, 14, 15] });
+        assert!(snapshot.sees(9) && snapshot.sees(11) && snapshot.sees(19));
+        assert!(!snapshot.sees(10) && !snapshot.sees(14) && !snapshot.sees(20) && !snapshot.sees(99));
+        assert_eq!(Snapshot::parse("5:5:").unwrap(), Snapshot { xmin: 5, xmax: 5, in_progress: vec![] });
+        for bad in ["", "1", "1:2", "a:2:", "1:2:x", "1:2:3:4"] {
+            assert_eq!(Snapshot::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_first_read_is_of_everything() {
+        let mut position = Position::new();
+        position.advance(Snapshot::parse("10:20:10").unwrap());
+        assert_eq!(position.next(), Some(Stretch { after: (0, Uuid::nil()), until: u64::MAX, foreign: true }));
+        position.read_to(None);
+        assert!(!position.has_more());
+    }
+
+    #[test]
+    fn late_committers_are_found_and_nobody_waits_for_those_in_progress() {
+        let mut position = Position::new();
+        position.advance(Snapshot::parse("10:20:10,14").unwrap());
+        position.read_to(None);
+        position.advance(Snapshot::parse("14:25:14,22").unwrap());
+        let first = position.next().unwrap();
+        assert_eq!((first.after.0, first.until), (10, 10));
+        position.read_to(None);
+        let second = position.next().unwrap();
+        assert_eq!((second.after.0, second.until), (20, 24));
+        position.read_to(None);
+        assert!(!position.has_more());
+        position.advance(Snapshot::parse("22:25:22").unwrap());
+        assert_eq!(position.next().unwrap().until, 14);
+    }
+
+    proptest::proptest! {
+        /// Whatever the order of commits: each transaction lies in a stretch after the snapshot that first sees it.
+        #[test]
+        fn every_transaction_is_read_once_it_is_visible(commits in proptest::collection::vec(0_u64..40, 1..120)) {
+            let mut position = Position::new();
+            let (mut done, mut read) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+            let mut started = 0_u64;
+            let snapshot = |done: &std::collections::BTreeSet<u64>, started: u64| {
+                let in_progress: Vec<u64> = (0..started).filter(|xid| !done.contains(xid)).collect();
+                Snapshot { xmin: in_progress.first().copied().unwrap_or(started), xmax: started, in_progress }
+            };
+            position.advance(snapshot(&done, started));
+            position.read_to(None);
+            for commit in commits {
+                started = started.max(commit + 1);
+                done.insert(commit);
+                let now = snapshot(&done, started);
+                position.advance(now.clone());
+                while let Some(stretch) = position.next() {
+                    read.extend(done.iter().copied().filter(|&xid| xid >= stretch.after.0 && xid <= stretch.until));
+                    position.read_to(None);
+                }
+                proptest::prop_assert!(done.iter().all(|xid| read.contains(xid)), "{done:?} {read:?}");
+            }
+        }
+    }
+}

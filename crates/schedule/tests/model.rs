@@ -1,0 +1,419 @@
+//! The scheduler against a model of the tables: whatever happens, in whatever order, with crashes between,
+//! nothing is lost, and without crashes nothing is sent twice.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks_core::endpoint::{Endpoint, Rules};
+use webhooks_core::event_type::Subscription;
+use webhooks_core::filter::Filter;
+use webhooks_core::request::{Event, Target};
+use webhooks_core::retry::Policy;
+use webhooks_core::verdict;
+use webhooks_schedule::{
+    Claim, Definition, Ended, How, Limits, Now, OutboxKey, Recorded, Scheduler, Unit,
+};
+
+const LIMITS: Limits = Limits { max_in_flight: 12, concurrent: 3, per_minute: 0, disable_after_ms: 0 };
+
+fn webhook_id(number: usize) -> Uuid {
+    webhooks_core::id::v7(1_000, [number as u8 + 1; 10])
+}
+
+fn definition(number: usize, active: bool) -> Definition {
+    let rules = Rules { require_https: false, allowed_ports: Vec::new() };
+    Definition {
+        id: webhook_id(number),
+        owner: None,
+        active,
+        activation: 0,
+        subscription: Subscription::of(&["*".to_owned()]),
+        filter: Filter::default(),
+        policy: Policy::default(),
+        endpoint: Ok(Arc::new(Endpoint::parse("http://127.0.0.1/", &rules).unwrap())),
+        target: Arc::new(Target {
+            webhook: webhook_id(number),
+            secrets: Vec::new(),
+            header_prefix: "X".to_owned(),
+            user_agent: "t".to_owned(),
+            livemode: true,
+            max_payload: 1 << 20,
+        }),
+        failing_since_ms: None,
+        failed_since_success: 0,
+    }
+}
+
+/// The tables, and what they say of the worker's writes.
+#[derive(Default)]
+struct Tables {
+    webhooks: BTreeMap<Uuid, (usize, bool)>,
+    outbox: BTreeMap<Uuid, (OutboxKey, Arc<Event>, Vec<usize>)>,
+    queue: BTreeMap<Uuid, Recorded>,
+    log: HashMap<Uuid, How>,
+    events: HashMap<Uuid, Arc<Event>>,
+}
+
+impl Tables {
+    fn write(&mut self, unit: &Unit) {
+        for ending in &unit.endings {
+            match ending.how {
+                How::RetryAt(due_ms) => {
+                    let before = self.queue.insert(
+                        ending.id,
+                        Recorded {
+                            id: ending.id,
+                            webhook: ending.webhook,
+                            event: Arc::clone(&ending.event),
+                            seq: ending.seq,
+                            attempts: ending.attempts,
+                            attempts_before: 0,
+                            due_ms: Some(due_ms),
+                            created_ms: ending.created_ms,
+                        },
+                    );
+                    assert_eq!(before.is_some(), ending.recorded, "a queue row is inserted once and updated then");
+                }
+                How::Late => {
+                    self.queue.remove(&ending.id);
+                    self.log.insert(ending.id, How::Cancelled);
+                }
+                how => {
+                    assert_eq!(self.queue.remove(&ending.id).is_some(), ending.recorded);
+                    assert_eq!(self.log.insert(ending.id, how), None, "a delivery ends once");
+                }
+            }
+        }
+        for queued in &unit.queued {
+            let before = self.queue.insert(
+                queued.id,
+                Recorded {
+                    id: queued.id,
+                    webhook: queued.webhook,
+                    event: Arc::clone(&self.events[&queued.event]),
+                    seq: queued.seq,
+                    attempts: 0,
+                    attempts_before: 0,
+                    due_ms: None,
+                    created_ms: queued.created_ms,
+                },
+            );
+            assert!(before.is_none());
+        }
+        if let Some(key) = unit.outbox {
+            assert!(self.outbox.remove(&key.id).is_some(), "an outbox row goes once");
+        }
+    }
+}
+
+struct World {
+    tables: Tables,
+    scheduler: Scheduler,
+    in_flight: Vec<Claim>,
+    now: Now,
+    events: u64,
+    /// Successful answers by delivery.
+    answered: HashMap<Uuid, u32>,
+    expected: BTreeSet<(Uuid, usize)>,
+    deleted: BTreeSet<usize>,
+    crashes: u32,
+    unread: Vec<Uuid>,
+}
+
+impl World {
+    fn new(webhooks: usize) -> Self {
+        let mut world = Self {
+            tables: Tables::default(),
+            scheduler: Scheduler::new(),
+            in_flight: Vec::new(),
+            now: Now { mono_ms: 1_000_000, unix_ms: 1_700_000_000_000 },
+            events: 0,
+            answered: HashMap::new(),
+            expected: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            crashes: 0,
+            unread: Vec::new(),
+        };
+        for number in 0..webhooks {
+            world.tables.webhooks.insert(webhook_id(number), (number, true));
+            world.scheduler.put(definition(number, true), false);
+        }
+        world
+    }
+
+    fn commit_event(&mut self, mask: u32) {
+        self.events += 1;
+        let id = webhooks_core::id::v7(self.now.unix_ms as u64, (self.events as u128).to_be_bytes()[6..].try_into().unwrap());
+        let event = Arc::new(Event {
+            id,
+            event_type: "memory.created".to_owned(),
+            created_ms: self.now.unix_ms,
+            data: "{}".to_owned(),
+        });
+        let to: Vec<usize> = (0..self.tables.webhooks.len() + self.deleted.len())
+            .filter(|number| mask & (1 << number) != 0)
+            .collect();
+        let key = OutboxKey { id, block: 0, offset: 1 };
+        self.tables.events.insert(id, Arc::clone(&event));
+        self.tables.outbox.insert(id, (key, event, to));
+        self.unread.push(id);
+    }
+
+    fn dispatch(&mut self) {
+        while self.scheduler.room() > 0 {
+            let Some(id) = self.unread.pop() else { return };
+            let Some((key, event, to)) = self.tables.outbox.get(&id).cloned() else { continue };
+            if self.scheduler.dispatched(id) {
+                continue;
+            }
+            let audience = self.scheduler.audience("memory.created", None);
+            let chosen: Vec<usize> = audience
+                .iter()
+                .copied()
+                .filter(|&index| {
+                    let number = self.tables.webhooks[&self.scheduler.definition(index).id].0;
+                    to.contains(&number)
+                })
+                .collect();
+            for &index in &chosen {
+                let number = self.tables.webhooks[&self.scheduler.definition(index).id].0;
+                self.expected.insert((id, number));
+            }
+            self.scheduler.offer(key, &event, &chosen, self.now);
+        }
+    }
+
+    fn claim(&mut self) {
+        while let Some(claim) = self.scheduler.claim(&LIMITS, self.now) {
+            assert!(self.in_flight.iter().all(|other| other.delivery != claim.delivery), "never twice at once");
+            self.in_flight.push(claim);
+        }
+        assert!(self.in_flight.len() <= LIMITS.max_in_flight);
+        let mut of: HashMap<Uuid, u32> = HashMap::new();
+        for claim in &self.in_flight {
+            *of.entry(claim.target.webhook).or_default() += 1;
+        }
+        assert!(of.values().all(|&count| count <= LIMITS.concurrent));
+    }
+
+    fn end(&mut self, which: usize, code: u16) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let claim = self.in_flight.swap_remove(which % self.in_flight.len());
+        if code == 200 {
+            *self.answered.entry(claim.delivery).or_default() += 1;
+        }
+        let (result, timed_out) = if code == 0 {
+            (verdict::Ended::Error("timed out".to_owned()), true)
+        } else {
+            (verdict::Ended::Status { code, retry_after: None }, false)
+        };
+        let ended = Ended {
+            token: claim.token,
+            result,
+            timed_out,
+            started_ms: self.now.unix_ms,
+            duration_ms: 1,
+            excerpt: None,
+            remark: None,
+        };
+        self.scheduler.ended(ended, &LIMITS, self.now, None);
+    }
+
+    fn settle(&mut self) {
+        for unit in self.scheduler.take_units() {
+            self.tables.write(&unit);
+            self.scheduler.written(&unit);
+        }
+        self.fetch();
+    }
+
+    fn fetch(&mut self) {
+        for (webhook, after) in self.scheduler.wants_rows(10) {
+            let mut rows: Vec<Recorded> = self
+                .tables
+                .queue
+                .values()
+                .filter(|row| row.webhook == webhook && row.seq > after)
+                .filter(|row| row.due_ms.is_none_or(|due| due <= self.now.unix_ms))
+                .cloned()
+                .collect();
+            rows.sort_by_key(|row| row.seq);
+            let more = rows.len() >= 5;
+            rows.truncate(5);
+            self.scheduler.rows(webhook, rows, more, self.now);
+        }
+        if let Some((after, until)) = self.scheduler.wants_due(self.now) {
+            let mut rows: Vec<Recorded> = self
+                .tables
+                .queue
+                .values()
+                .filter(|row| row.due_ms.is_some_and(|due| (due, row.id) > after && due <= until))
+                .cloned()
+                .collect();
+            rows.sort_by_key(|row| (row.due_ms, row.id));
+            let full = rows.len() >= 5;
+            rows.truncate(5);
+            self.scheduler.due_rows(rows, until, full, self.now);
+        }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now.mono_ms += ms;
+        self.now.unix_ms += ms as i64;
+        self.scheduler.tick(&LIMITS, self.now);
+    }
+
+    fn switch(&mut self, number: usize, on: bool) {
+        if let Some(entry) = self.tables.webhooks.get_mut(&webhook_id(number)) {
+            entry.1 = on;
+            self.scheduler.put(definition(number, on), false);
+        }
+    }
+
+    fn delete(&mut self, number: usize) {
+        if self.tables.webhooks.remove(&webhook_id(number)).is_some() {
+            self.deleted.insert(number);
+            self.scheduler.remove(webhook_id(number), self.now);
+            self.cancel(number);
+        }
+    }
+
+    fn cancel(&mut self, number: usize) {
+        let gone: Vec<Uuid> =
+            self.tables.queue.values().filter(|row| row.webhook == webhook_id(number)).map(|row| row.id).collect();
+        for id in gone {
+            self.tables.queue.remove(&id);
+            self.tables.log.insert(id, How::Cancelled);
+        }
+    }
+
+    fn crash(&mut self) {
+        self.crashes += 1;
+        self.scheduler = Scheduler::new();
+        self.in_flight.clear();
+        for &(number, active) in self.tables.webhooks.values() {
+            self.scheduler.put(definition(number, active), true);
+        }
+        for number in self.deleted.clone() {
+            self.cancel(number);
+        }
+        // What had been dispatched and not written is dispatched anew, to whoever is there now.
+        for id in self.tables.outbox.keys() {
+            self.expected.retain(|it| it.0 != *id);
+        }
+        self.unread = self.tables.outbox.keys().copied().collect();
+    }
+
+    fn heal(&mut self) {
+        for number in 0..8 {
+            self.switch(number, true);
+        }
+        for _ in 0..3_000 {
+            self.dispatch();
+            self.claim();
+            while !self.in_flight.is_empty() {
+                self.end(0, 200);
+            }
+            self.pass(97);
+            self.settle();
+            if self.tables.outbox.is_empty() && self.tables.queue.is_empty() && self.scheduler.idle() {
+                return;
+            }
+        }
+        panic!(
+            "does not come to rest: outbox {}, queue {:?}, idle {}",
+            self.tables.outbox.len(),
+            self.tables.queue.values().map(|row| (row.seq, row.due_ms, row.attempts)).collect::<Vec<_>>(),
+            self.scheduler.idle()
+        );
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Event(u32),
+    Burst(u32, u8),
+    Dispatch,
+    Claim,
+    End(usize, u16),
+    Settle,
+    Pass(u64),
+    Switch(usize, bool),
+    Delete(usize),
+    Crash,
+}
+
+fn step(crashes: bool) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => any::<u32>().prop_map(Step::Event),
+        1 => (any::<u32>(), 1..120_u8).prop_map(|(mask, count)| Step::Burst(mask, count)),
+        6 => Just(Step::Dispatch),
+        8 => Just(Step::Claim),
+        12 => (any::<usize>(), prop_oneof![4 => Just(200_u16), 2 => Just(500_u16), 1 => Just(0_u16)])
+            .prop_map(|(which, code)| Step::End(which, code)),
+        4 => Just(Step::Settle),
+        4 => prop_oneof![0..30_u64, 90..1_500_u64, Just(70_000_u64)].prop_map(Step::Pass),
+        1 => (0..8_usize, any::<bool>()).prop_map(|(number, on)| Step::Switch(number, on)),
+        u32::from(crashes) => (0..8_usize).prop_map(Step::Delete),
+        u32::from(crashes) => Just(Step::Crash),
+    ]
+}
+
+fn run(steps: Vec<Step>) -> World {
+    let mut world = World::new(6);
+    for step in steps {
+        match step {
+            Step::Event(mask) => world.commit_event(mask),
+            Step::Burst(mask, count) => (0..count).for_each(|_| world.commit_event(mask)),
+            Step::Dispatch => world.dispatch(),
+            Step::Claim => world.claim(),
+            Step::End(which, code) => world.end(which, code),
+            Step::Settle => world.settle(),
+            Step::Pass(ms) => world.pass(ms),
+            Step::Switch(number, on) => world.switch(number, on),
+            Step::Delete(number) => world.delete(number),
+            Step::Crash => world.crash(),
+        }
+    }
+    world.heal();
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn without_a_crash_each_delivery_ends_once_and_succeeds_at_most_once(
+        steps in proptest::collection::vec(step(false), 1..300)
+    ) {
+        let world = run(steps);
+        for (event, number) in &world.expected {
+            let id = webhooks_core::id::delivery(*event, webhook_id(*number), 0);
+            let how = world.tables.log.get(&id).copied();
+            let answered = world.answered.get(&id).copied().unwrap_or(0);
+            match how {
+                Some(How::Delivered) => prop_assert_eq!(answered, 1),
+                Some(How::Failed) => prop_assert_eq!(answered, 0),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_happens_nothing_is_lost(steps in proptest::collection::vec(step(true), 1..300)) {
+        let world = run(steps);
+        for (event, number) in &world.expected {
+            let id = webhooks_core::id::delivery(*event, webhook_id(*number), 0);
+            match world.tables.log.get(&id) {
+                Some(How::Delivered) => prop_assert!(world.answered.contains_key(&id)),
+                Some(How::Failed) => {}
+                Some(How::Cancelled) => prop_assert!(world.deleted.contains(number)),
+                other => prop_assert!(false, "{:?} of webhook {}", other, number),
+            }
+        }
+    }
+}
