@@ -1,0 +1,214 @@
+-- What people look at, and the JSON that functions return.
+
+CREATE FUNCTION webhooks.format_id(kind text, id uuid) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN kind || '_' || pg_catalog.replace(id::text, '-', '');
+COMMENT ON FUNCTION webhooks.format_id(text, uuid) IS 'An id as users see it: prefix and 32 hex digits';
+
+CREATE FUNCTION webhooks.format_time(at timestamptz) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
+COMMENT ON FUNCTION webhooks.format_time(timestamptz) IS 'A time as JSON holds it: UTC, ISO 8601, milliseconds';
+
+CREATE FUNCTION webhooks.worker(
+    OUT pid integer, OUT state text, OUT in_flight integer, OUT threads integer, OUT truncated_total bigint
+) LANGUAGE c VOLATILE PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'worker_wrapper';
+COMMENT ON FUNCTION webhooks.worker() IS 'The worker of this database, from shared memory';
+
+CREATE VIEW webhooks.deliveries AS
+SELECT webhooks.format_id('delivery', q.id)          AS id,
+       webhooks.format_id('event', q.event_id)       AS event_id,
+       webhooks.format_id('webhook', q.webhook_id)   AS webhook_id,
+       e.type                                        AS event_type,
+       CASE WHEN w.id IS NULL THEN 'cancelled' ELSE 'pending' END AS state,
+       q.attempts,
+       CASE WHEN w.id IS NOT NULL THEN coalesce(q.due, q.created_at) END AS next_attempt_at,
+       q.last_status,
+       q.last_error,
+       q.created_at,
+       NULL::timestamptz                             AS completed_at
+  FROM webhooks.queue q
+  LEFT JOIN webhooks.event e ON e.id = q.event_id
+  LEFT JOIN webhooks.webhook w ON w.id = q.webhook_id
+UNION ALL
+SELECT webhooks.format_id('delivery', d.id),
+       webhooks.format_id('event', d.event_id),
+       webhooks.format_id('webhook', d.webhook_id),
+       e.type,
+       d.state,
+       d.attempts,
+       NULL,
+       d.status,
+       d.error,
+       d.created_at,
+       d.completed_at
+  FROM webhooks.delivery d
+  LEFT JOIN webhooks.event e ON e.id = d.event_id;
+COMMENT ON VIEW   webhooks.deliveries IS 'Every delivery: what waits and, until retention removes it, what has ended';
+COMMENT ON COLUMN webhooks.deliveries.id IS 'delivery_ and 32 hex digits, the X-Lanonasis-Delivery header';
+COMMENT ON COLUMN webhooks.deliveries.event_id IS 'event_ and 32 hex digits, the webhook-id header';
+COMMENT ON COLUMN webhooks.deliveries.webhook_id IS 'webhook_ and 32 hex digits';
+COMMENT ON COLUMN webhooks.deliveries.event_type IS 'Type of the event, as memory.created';
+COMMENT ON COLUMN webhooks.deliveries.state IS 'pending, delivered, failed or cancelled';
+COMMENT ON COLUMN webhooks.deliveries.attempts IS 'Requests made so far';
+COMMENT ON COLUMN webhooks.deliveries.next_attempt_at IS 'When the next attempt may start, while pending';
+COMMENT ON COLUMN webhooks.deliveries.last_status IS 'HTTP status of the last attempt';
+COMMENT ON COLUMN webhooks.deliveries.last_error IS 'Why the last attempt failed';
+COMMENT ON COLUMN webhooks.deliveries.created_at IS 'When the delivery was made';
+COMMENT ON COLUMN webhooks.deliveries.completed_at IS 'When it ended';
+
+CREATE VIEW webhooks.attempts AS
+SELECT webhooks.format_id('delivery', a.delivery_id) AS delivery_id,
+       a.attempt,
+       a.started_at,
+       a.duration_ms,
+       a.status,
+       a.error,
+       a.response_excerpt
+  FROM webhooks.attempt a
+UNION ALL
+SELECT webhooks.format_id('delivery', d.id),
+       d.attempts,
+       d.started_at,
+       d.duration_ms,
+       d.status,
+       d.error,
+       d.response_excerpt
+  FROM webhooks.delivery d
+ WHERE d.started_at IS NOT NULL;
+COMMENT ON VIEW   webhooks.attempts IS 'Every request that was made, until retention removes it';
+COMMENT ON COLUMN webhooks.attempts.delivery_id IS 'webhooks.deliveries.id';
+COMMENT ON COLUMN webhooks.attempts.attempt IS 'Counts from 1';
+COMMENT ON COLUMN webhooks.attempts.started_at IS 'When it started';
+COMMENT ON COLUMN webhooks.attempts.duration_ms IS 'How long it took, in milliseconds';
+COMMENT ON COLUMN webhooks.attempts.status IS 'HTTP status, or NULL when there was no answer';
+COMMENT ON COLUMN webhooks.attempts.error IS 'Why it failed, or a remark';
+COMMENT ON COLUMN webhooks.attempts.response_excerpt IS 'The first KiB of the answer';
+
+CREATE VIEW webhooks.status AS
+SELECT k.pid,
+       k.state,
+       (SELECT count(*) FROM webhooks.queue) + (SELECT count(*) FROM webhooks.outbox o WHERE o.command IS NULL) AS backlog,
+       coalesce(greatest(0, extract(epoch FROM clock_timestamp() - least(
+           (SELECT q.created_at FROM webhooks.queue q ORDER BY q.id LIMIT 1),
+           (SELECT e.created_at FROM webhooks.outbox o JOIN webhooks.event e ON e.id = o.id
+             WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 1)))), 0)::float8 AS oldest_pending_seconds,
+       k.in_flight,
+       s.delivered_total,
+       s.failed_total,
+       s.last_error,
+       s.last_error_at,
+       k.truncated_total,
+       (SELECT count(*) FROM webhooks.set_aside) AS set_aside
+  FROM webhooks.worker() k, webhooks.worker_state s;
+COMMENT ON VIEW   webhooks.status IS 'The worker of this database and what waits; one row';
+COMMENT ON COLUMN webhooks.status.pid IS 'Process id of the worker, or NULL';
+COMMENT ON COLUMN webhooks.status.state IS 'running, or why not';
+COMMENT ON COLUMN webhooks.status.backlog IS 'Deliveries that wait, and events that were not dispatched yet';
+COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'Age of the oldest of them, in seconds';
+COMMENT ON COLUMN webhooks.status.in_flight IS 'Requests under way';
+COMMENT ON COLUMN webhooks.status.delivered_total IS 'Deliveries that ended delivered, since the extension was created';
+COMMENT ON COLUMN webhooks.status.failed_total IS 'Deliveries that ended failed';
+COMMENT ON COLUMN webhooks.status.last_error IS 'The last thing that went wrong in the worker itself';
+COMMENT ON COLUMN webhooks.status.last_error_at IS 'When';
+COMMENT ON COLUMN webhooks.status.truncated_total IS 'Rows that could not be rendered whole, since the server started';
+COMMENT ON COLUMN webhooks.status.set_aside IS 'Rows that the worker passes over: see webhooks.set_aside';
+
+CREATE VIEW webhooks.webhook_object AS
+SELECT w.id,
+       w.owner,
+       w.active AND d.webhook_id IS NULL AS active,
+       w.events,
+       jsonb_build_object(
+           'id', webhooks.format_id('webhook', w.id),
+           'url', w.url,
+           'events', w.events,
+           'active', w.active AND d.webhook_id IS NULL,
+           'retry_policy', jsonb_build_object(
+               'max_attempts', w.max_attempts,
+               'backoff_multiplier', w.backoff_multiplier,
+               'max_delay', w.max_delay),
+           'filters', w.filters,
+           'owner', w.owner,
+           'disabled_reason', d.reason,
+           'created_at', webhooks.format_time(w.created_at),
+           'updated_at', webhooks.format_time(w.updated_at),
+           'last_delivery', webhooks.format_time(s.last_delivery),
+           'delivery_stats', jsonb_build_object(
+               'total_attempts', coalesce(s.total_attempts, 0),
+               'successful_deliveries', coalesce(s.successful_deliveries, 0),
+               'failed_deliveries', coalesce(s.failed_deliveries, 0))) AS object
+  FROM webhooks.webhook w
+  LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id;
+COMMENT ON VIEW   webhooks.webhook_object IS 'The webhook object of the API, without its secret';
+COMMENT ON COLUMN webhooks.webhook_object.id IS 'webhooks.webhook.id';
+COMMENT ON COLUMN webhooks.webhook_object.owner IS 'Its owner';
+COMMENT ON COLUMN webhooks.webhook_object.active IS 'Switched on, and not switched off by the worker since';
+COMMENT ON COLUMN webhooks.webhook_object.events IS 'What it subscribes to';
+COMMENT ON COLUMN webhooks.webhook_object.object IS 'The object';
+
+CREATE VIEW webhooks.delivery_object AS
+SELECT q.id, q.event_id, q.webhook_id, q.created_at, CASE WHEN w.id IS NULL THEN 'cancelled' ELSE 'pending' END AS state,
+       jsonb_build_object(
+           'id', webhooks.format_id('delivery', q.id),
+           'event_id', webhooks.format_id('event', q.event_id),
+           'webhook_id', webhooks.format_id('webhook', q.webhook_id),
+           'event_type', e.type,
+           'state', CASE WHEN w.id IS NULL THEN 'cancelled' ELSE 'pending' END,
+           'attempts', q.attempts,
+           'attempt_count', q.attempts,
+           'next_attempt_at', CASE WHEN w.id IS NOT NULL THEN webhooks.format_time(coalesce(q.due, q.created_at)) END,
+           'last_status', q.last_status,
+           'last_error', q.last_error,
+           'created_at', webhooks.format_time(q.created_at),
+           'completed_at', NULL) AS object
+  FROM webhooks.queue q
+  LEFT JOIN webhooks.event e ON e.id = q.event_id
+  LEFT JOIN webhooks.webhook w ON w.id = q.webhook_id
+UNION ALL
+SELECT d.id, d.event_id, d.webhook_id, d.created_at, d.state,
+       jsonb_build_object(
+           'id', webhooks.format_id('delivery', d.id),
+           'event_id', webhooks.format_id('event', d.event_id),
+           'webhook_id', webhooks.format_id('webhook', d.webhook_id),
+           'event_type', e.type,
+           'state', d.state,
+           'attempts', d.attempts,
+           'attempt_count', d.attempts,
+           'next_attempt_at', NULL,
+           'last_status', d.status,
+           'last_error', d.error,
+           'created_at', webhooks.format_time(d.created_at),
+           'completed_at', webhooks.format_time(d.completed_at))
+  FROM webhooks.delivery d
+  LEFT JOIN webhooks.event e ON e.id = d.event_id;
+COMMENT ON VIEW   webhooks.delivery_object IS 'The delivery object of the API';
+COMMENT ON COLUMN webhooks.delivery_object.id IS 'The delivery''s id';
+COMMENT ON COLUMN webhooks.delivery_object.event_id IS 'Its event';
+COMMENT ON COLUMN webhooks.delivery_object.webhook_id IS 'Its webhook';
+COMMENT ON COLUMN webhooks.delivery_object.created_at IS 'When it was made';
+COMMENT ON COLUMN webhooks.delivery_object.state IS 'pending, delivered, failed or cancelled';
+COMMENT ON COLUMN webhooks.delivery_object.object IS 'The object';
+
+CREATE VIEW webhooks.attached AS
+SELECT t.tgrelid::regclass AS table_name,
+       split_part(encode(t.tgargs, 'escape'), '\000', 1) AS object,
+       split_part(encode(t.tgargs, 'escape'), '\000', 2) AS id_column,
+       nullif(split_part(encode(t.tgargs, 'escape'), '\000', 3), '') AS owner_column,
+       nullif(split_part(encode(t.tgargs, 'escape'), '\000', 4), '') AS soft_delete_column,
+       (SELECT coalesce(array_agg(x ORDER BY o), '{}')
+          FROM unnest(string_to_array(rtrim(encode(t.tgargs, 'escape'), '\000'), '\000')) WITH ORDINALITY AS a(x, o)
+         WHERE o > 4 AND t.tgnargs > 4) AS exclude_columns
+  FROM pg_catalog.pg_trigger t
+ WHERE t.tgfoid = 'webhooks.emit_changes'::regproc
+   AND t.tgparentid = 0
+   AND t.tgname = 'webhooks_emit_insert';
+COMMENT ON VIEW   webhooks.attached IS 'Tables whose changes are emitted. The triggers themselves hold the settings, so that they go with the table through rename, dump and restore';
+COMMENT ON COLUMN webhooks.attached.table_name IS 'The table';
+COMMENT ON COLUMN webhooks.attached.object IS 'What a row is called: memory emits memory.created and so on';
+COMMENT ON COLUMN webhooks.attached.id_column IS 'The column that becomes data.id';
+COMMENT ON COLUMN webhooks.attached.owner_column IS 'The column that holds the owner of a row';
+COMMENT ON COLUMN webhooks.attached.soft_delete_column IS 'The column that is NULL while a row is not deleted';
+COMMENT ON COLUMN webhooks.attached.exclude_columns IS 'Columns that are never sent';

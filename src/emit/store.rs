@@ -1,0 +1,125 @@
+//! Events into `webhooks.event` and `webhooks.outbox`.
+
+use super::wake;
+use crate::error::Error;
+use crate::seam::clock;
+use crate::seam::table::Table;
+use pgrx::{IntoDatum, pg_sys};
+use uuid::Uuid;
+
+/// Events after which the memory of what was written is given back; the tables write as often.
+const BATCH: usize = 500;
+
+/// An event to be.
+#[derive(Default)]
+pub(crate) struct NewEvent {
+    pub(crate) event_type: String,
+    pub(crate) owner: Option<String>,
+    /// Only for this webhook.
+    pub(crate) target: Option<Uuid>,
+    /// Never for this webhook.
+    pub(crate) about: Option<Uuid>,
+    /// Canonical JSON.
+    pub(crate) data: String,
+    /// What filters judge, where `data` does not hold it.
+    pub(crate) subject: Option<String>,
+}
+
+/// The two tables, open for writing.
+pub(crate) struct Store {
+    events: Table,
+    outbox: Table,
+    xid: u64,
+    context: pg_sys::MemoryContext,
+    added: usize,
+}
+
+impl Store {
+    /// Opens them; the transaction must be one that may write.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let events = Table::open(c"event", 8)?;
+        let outbox = Table::open(c"outbox", 4)?;
+        // SAFETY: in a transaction; the context is deleted by close(), or with its parent.
+        let (context, xid) = unsafe {
+            let context = pg_sys::AllocSetContextCreateExtended(
+                pg_sys::CurrentMemoryContext,
+                c"webhooks events".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            (context, pg_sys::GetTopFullTransactionId().value)
+        };
+        Ok(Self { events, outbox, xid, context, added: 0 })
+    }
+
+    /// Adds an event; returns its id.
+    pub(crate) fn add(&mut self, event: NewEvent) -> Uuid {
+        self.add_parts(
+            &event.event_type,
+            event.owner.as_deref(),
+            (event.target, event.about),
+            &event.data,
+            event.subject.as_deref(),
+        )
+    }
+
+    /// The same from borrowed parts.
+    pub(crate) fn add_parts(
+        &mut self,
+        event_type: &str,
+        owner: Option<&str>,
+        (target, about): (Option<Uuid>, Option<Uuid>),
+        data: &str,
+        subject: Option<&str>,
+    ) -> Uuid {
+        let id = clock::new_id();
+        // SAFETY: the context is valid; what is allocated in it lives until both tables have written it,
+        // which they do after the same number of rows.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.context);
+            let uuid = |id: Uuid| crate::seam::sql::uuid(id);
+            let row_id = uuid(id);
+            let now = pg_sys::GetCurrentTimestamp();
+            self.events.insert(&[
+                row_id,
+                Some(pg_sys::Datum::from(now)),
+                event_type.into_datum(),
+                owner.and_then(IntoDatum::into_datum),
+                target.and_then(uuid),
+                about.and_then(uuid),
+                data.into_datum(),
+                subject.and_then(IntoDatum::into_datum),
+            ]);
+            self.outbox.insert(&[Some(pg_sys::Datum::from(self.xid)), row_id, None, None]);
+            pg_sys::MemoryContextSwitchTo(before);
+            self.added += 1;
+            if self.added % BATCH == 0 {
+                pg_sys::MemoryContextReset(self.context);
+            }
+        }
+        id
+    }
+
+    /// Adds a command to the outbox: the queue has new rows of a webhook.
+    pub(crate) fn add_queued(&mut self, webhook: Uuid) {
+        self.outbox.insert(&[
+            Some(pg_sys::Datum::from(self.xid)),
+            crate::seam::sql::uuid(clock::new_id()),
+            "queued".into_datum(),
+            crate::seam::sql::uuid(webhook),
+        ]);
+        self.added += 1;
+    }
+
+    /// Writes what is left, and has the worker woken at commit.
+    pub(crate) fn close(self) {
+        self.events.close();
+        self.outbox.close();
+        // SAFETY: made by open(), and nothing refers to it any more.
+        unsafe { pg_sys::MemoryContextDelete(self.context) };
+        if self.added > 0 {
+            wake::events_at_commit();
+        }
+    }
+}

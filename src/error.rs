@@ -1,0 +1,106 @@
+//! Errors that users see: one SQLSTATE each, a message in Postgres style, a hint where one helps.
+//!
+//! Main thread only. `raise` is the one way out.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use thiserror::Error;
+
+/// What can be wrong with a call.
+#[derive(Debug, Error)]
+pub(crate) enum Error {
+    /// A value is not acceptable.
+    #[error("{message}")]
+    Invalid { message: String, hint: Option<String> },
+    /// An id that names nothing the caller may see.
+    #[error("{what} \"{id}\" does not exist")]
+    Absent { what: &'static str, id: String },
+    /// The caller may not do this.
+    #[error("permission denied for {0}")]
+    Denied(&'static str),
+    /// The caller does not own the table.
+    #[error("must be owner of table {0}")]
+    NotOwner(String),
+    /// The table has no such column.
+    #[error("column \"{column}\" of table \"{table}\" does not exist")]
+    NoColumn { column: String, table: String },
+    /// Not with this object, as it is.
+    #[error("{message}")]
+    State { message: String, hint: Option<String> },
+    /// Not on this kind of relation.
+    #[error("{message}")]
+    WrongObject { message: String, hint: Option<String> },
+    /// Too many, for now or at all.
+    #[error("{message}")]
+    Limit { message: String, hint: Option<String> },
+    /// The transaction is read-only.
+    #[error("cannot execute {0} in a read-only transaction")]
+    ReadOnly(&'static str),
+    /// The library was not preloaded.
+    #[error("webhooks must be loaded via shared_preload_libraries")]
+    NotPreloaded,
+    /// Library and catalog do not belong together.
+    #[error("the tables of the extension webhooks do not fit its library")]
+    Mismatch,
+    /// A statement of our own failed in a way that SPI reports as a code.
+    #[error("internal statement failed: {0}")]
+    Spi(#[from] pgrx::spi::SpiError),
+}
+
+impl Error {
+    pub(crate) fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    fn code(&self) -> PgSqlErrorCode {
+        match self {
+            Self::Invalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::Absent { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::Denied(_) | Self::NotOwner(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::NoColumn { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            Self::State { .. } | Self::NotPreloaded | Self::Mismatch => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Self::WrongObject { .. } => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            Self::Limit { .. } => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            Self::ReadOnly(_) => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Self::Spi(_) => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Invalid { hint, .. }
+            | Self::State { hint, .. }
+            | Self::WrongObject { hint, .. }
+            | Self::Limit { hint, .. } => hint.clone(),
+            Self::Absent { what, .. } => Some(format!("webhooks.list_webhooks() and webhooks.list_deliveries() show the ids; the {what} may have been deleted.")),
+            Self::Denied(_) => Some("A superuser may; other roles need webhooks.grant_access().".to_owned()),
+            Self::NotPreloaded => Some("Set shared_preload_libraries = 'webhooks' in postgresql.conf and restart the server.".to_owned()),
+            Self::Mismatch => Some("Run ALTER EXTENSION webhooks UPDATE, or install the library that belongs to this version.".to_owned()),
+            Self::NotOwner(_) => Some("Only the owner of a table may attach or detach it.".to_owned()),
+            Self::NoColumn { table, .. } => Some(format!("Name columns that \"{table}\" has.")),
+            Self::ReadOnly(_) => Some("Use a transaction that may write: over HTTP, POST.".to_owned()),
+            Self::Spi(_) => None,
+        }
+    }
+
+    /// Reports it as a Postgres ERROR.
+    pub(crate) fn raise(self) -> ! {
+        let report = ErrorReport::new(self.code(), self.to_string(), "webhooks");
+        let report = match self.hint() {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        };
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+}
+
+/// The value, or the error as a Postgres ERROR: the last line of each SQL function.
+pub(crate) fn reply<T>(result: Result<T, Error>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => error.raise(),
+    }
+}

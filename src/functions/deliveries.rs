@@ -1,0 +1,368 @@
+//! Deliveries: list, get, retry, replay.
+
+use super::{page, pagination, parse_id, required, webhooks::must_exist};
+use crate::access::{self, Caller};
+use crate::emit::store::Store;
+use crate::error::{Error, reply};
+use crate::seam::clock;
+use crate::seam::owner::as_owner;
+use crate::seam::sql::{self, Connection, Statement, arg};
+use crate::settings::{self, Settings};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+use pgrx::{JsonB, pg_sys};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use webhooks_core::event_type::Subscription;
+use webhooks_core::filter::Filter;
+use webhooks_core::id::{self, Kind};
+use webhooks_core::request::{self, Event, Target};
+
+static LIST: Statement = Statement::new(
+    c"SELECT object FROM webhooks.delivery_object WHERE webhook_id = $1 AND ($2 IS NULL OR state = $2)
+       ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID],
+);
+static COUNT: Statement = Statement::new(
+    c"SELECT pg_catalog.count(*) FROM webhooks.delivery_object WHERE webhook_id = $1 AND ($2 IS NULL OR state = $2)",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+static GET: Statement = Statement::new(
+    c"SELECT d.object, d.webhook_id, e.id, e.type, e.created_at, e.data, w.url
+        FROM webhooks.delivery_object d
+        LEFT JOIN webhooks.webhook w ON w.id = d.webhook_id
+        LEFT JOIN webhooks.event e ON e.id = d.event_id
+       WHERE d.id = $1 AND ($2 IS NULL OR w.owner = $2)",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+static ATTEMPTS: Statement = Statement::new(
+    c"SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                 'attempt', t.attempt,
+                 'started_at', webhooks.format_time(t.started_at),
+                 'duration_ms', t.duration_ms,
+                 'status', t.status,
+                 'error', t.error,
+                 'response_excerpt', t.response_excerpt) ORDER BY t.attempt), '[]'),
+             pg_catalog.max(t.started_at)
+        FROM (SELECT attempt, started_at, duration_ms, status, error, response_excerpt
+                FROM webhooks.attempt WHERE delivery_id = $1
+              UNION ALL
+              SELECT attempts, started_at, duration_ms, status, error, response_excerpt
+                FROM webhooks.delivery WHERE id = $1 AND started_at IS NOT NULL) t",
+    &[pg_sys::UUIDOID],
+);
+/// Takes an ended delivery out of the log and queues it, with its last attempt kept. No row: it has not
+/// ended, is not there, or is not the owner's.
+static RETRY: Statement = Statement::new(
+    c"WITH ended AS (
+          DELETE FROM webhooks.delivery d USING webhooks.webhook w
+           WHERE d.id = $1 AND w.id = d.webhook_id AND ($2 IS NULL OR w.owner = $2)
+          RETURNING d.*),
+      kept AS (
+          INSERT INTO webhooks.attempt (delivery_id, attempt, started_at, duration_ms, status, error, response_excerpt)
+          SELECT id, attempts, started_at, duration_ms, status, error, response_excerpt
+            FROM ended WHERE started_at IS NOT NULL)
+      INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, attempts_before, last_status, last_error, created_at)
+      SELECT id, event_id, webhook_id, $3, attempts, attempts, status, error, created_at FROM ended
+      RETURNING webhook_id",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+);
+static STATE: Statement = Statement::new(
+    c"SELECT d.state, w.id IS NOT NULL, EXISTS (SELECT FROM webhooks.event e WHERE e.id = d.event_id)
+        FROM webhooks.delivery_object d
+        LEFT JOIN webhooks.webhook w ON w.id = d.webhook_id
+       WHERE d.id = $1 AND ($2 IS NULL OR w.owner = $2)",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+static WEBHOOK: Statement = Statement::new(
+    c"SELECT owner, events, filters::text FROM webhooks.webhook WHERE id = $1",
+    &[pg_sys::UUIDOID],
+);
+static EVENTS: Statement = Statement::new(
+    c"SELECT e.id, e.type, e.owner,
+             CASE WHEN $4 THEN coalesce(e.subject, e.data) END
+        FROM webhooks.event e
+       WHERE e.id > $1 AND e.id < $2 AND e.created_at >= $5 AND e.created_at <= $6
+         AND e.target IS NULL AND e.about IS DISTINCT FROM $3
+         AND (NOT $7 OR EXISTS (SELECT FROM webhooks.delivery d
+                                 WHERE d.webhook_id = $3 AND d.event_id = e.id AND d.state = 'failed'))
+       ORDER BY e.id LIMIT 1000",
+    &[
+        pg_sys::UUIDOID,
+        pg_sys::UUIDOID,
+        pg_sys::UUIDOID,
+        pg_sys::BOOLOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::BOOLOID,
+    ],
+);
+static QUEUE: Statement = Statement::new(
+    c"INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, created_at)
+      SELECT u.id, u.event_id, $3, $4 + u.n, pg_catalog.clock_timestamp()
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(id, event_id, n)",
+    &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID, pg_sys::UUIDOID, pg_sys::INT8OID],
+);
+static PENDING_OF_OWNER: Statement = Statement::new(
+    c"SELECT pg_catalog.count(*) FROM webhooks.queue q JOIN webhooks.webhook w ON w.id = q.webhook_id WHERE w.owner = $1",
+    &[pg_sys::TEXTOID],
+);
+
+/// The states a delivery may be asked for by.
+const STATES: &[&str] = &["pending", "delivered", "failed", "cancelled"];
+
+#[pg_extern(sql = false)]
+fn list_deliveries(
+    webhook_id: Option<&str>,
+    state: Option<&str>,
+    page_limit: Option<i32>,
+    page_offset: Option<i32>,
+) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        let webhook = parse_id(Kind::Webhook, webhook_id)?;
+        let (limit, offset) = page(page_limit, page_offset)?;
+        if let Some(state) = state.filter(|state| !STATES.contains(state)) {
+            return Err(Error::invalid(
+                format!("unknown state \"{state}\""),
+                "Known are pending, delivered, failed and cancelled.",
+            ));
+        }
+        as_owner(|| {
+            sql::connect(|spi| {
+                must_exist(spi, webhook, caller.owner())?;
+                let which = [sql::uuid(webhook), arg(state)];
+                let total = spi.write(&COUNT, &which).get::<i64>(0, 1).unwrap_or(0);
+                let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
+                let deliveries: Vec<Value> =
+                    (0..rows.len()).filter_map(|row| rows.get::<JsonB>(row, 1).map(|it| it.0)).collect();
+                Ok(JsonB(json!({ "deliveries": deliveries, "pagination": pagination(total, limit, offset) })))
+            })
+        })
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn get_delivery(delivery_id: Option<&str>) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        let delivery = parse_id(Kind::Delivery, delivery_id)?;
+        as_owner(|| sql::connect(|spi| shown(spi, delivery, &caller).map(JsonB)))
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn retry_delivery(delivery_id: Option<&str>) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        access::must_write("retry_delivery()")?;
+        let delivery = parse_id(Kind::Delivery, delivery_id)?;
+        as_owner(|| {
+            sql::connect(|spi| {
+                let rows = spi.write(&STATE, &[sql::uuid(delivery), arg(caller.owner())]);
+                let (state, webhook_exists, event_exists) =
+                    (rows.get::<String>(0, 1), rows.get(0, 2) == Some(true), rows.get(0, 3) == Some(true));
+                match state.as_deref() {
+                    None => return Err(absent(delivery)),
+                    Some("pending") => {
+                        return Err(Error::State {
+                            message: "the delivery is pending already".to_owned(),
+                            hint: Some("It will be attempted when it is due: see next_attempt_at.".to_owned()),
+                        });
+                    }
+                    Some(_) if !webhook_exists => {
+                        return Err(Error::State {
+                            message: "the webhook of this delivery has been deleted".to_owned(),
+                            hint: Some("Create a webhook, and use webhooks.replay() for its events.".to_owned()),
+                        });
+                    }
+                    Some(_) if !event_exists => {
+                        return Err(Error::State {
+                            message: "the event of this delivery is not stored any more".to_owned(),
+                            hint: Some("webhooks.retention says how long events are kept.".to_owned()),
+                        });
+                    }
+                    Some(_) => {}
+                }
+                let seq = clock::unix_ms().saturating_mul(1_000);
+                let rows = spi.write(&RETRY, &[sql::uuid(delivery), arg(caller.owner()), arg(seq)]);
+                let webhook = rows.uuid(0, 1).ok_or_else(|| absent(delivery))?;
+                tell_worker(webhook)?;
+                shown(spi, delivery, &caller).map(JsonB)
+            })
+        })
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn replay(
+    webhook_id: Option<&str>,
+    since: Option<TimestampWithTimeZone>,
+    until: Option<TimestampWithTimeZone>,
+    only_failed: Option<bool>,
+) -> i64 {
+    reply((|| {
+        let caller = access::caller()?;
+        access::must_write("replay()")?;
+        let webhook = parse_id(Kind::Webhook, webhook_id)?;
+        let since = required(since, "since")?;
+        let until = until.map_or_else(|| clock::timestamp_of(clock::unix_ms()), pg_sys::TimestampTz::from);
+        let since = pg_sys::TimestampTz::from(since);
+        if since > until {
+            return Err(Error::invalid("since is after until", "Give the earlier time first."));
+        }
+        as_owner(|| {
+            sql::connect(|spi| {
+                must_exist(spi, webhook, caller.owner())?;
+                check_pending(spi, &caller)?;
+                let queued = replay_events(spi, webhook, (since, until), only_failed.unwrap_or(false))?;
+                if queued > 0 {
+                    tell_worker(webhook)?;
+                }
+                Ok(queued)
+            })
+        })
+    })())
+}
+
+fn absent(delivery: Uuid) -> Error {
+    Error::Absent { what: "delivery", id: id::format(Kind::Delivery, delivery) }
+}
+
+/// Has the worker look at the queue of a webhook, when this transaction commits.
+fn tell_worker(webhook: Uuid) -> Result<(), Error> {
+    let mut store = Store::open()?;
+    store.add_queued(webhook);
+    store.close();
+    Ok(())
+}
+
+/// Fails if the caller's owner has too much waiting.
+fn check_pending(spi: &Connection, caller: &Caller) -> Result<(), Error> {
+    let most = settings::max_pending_per_owner();
+    let (Caller::Owner(owner), true) = (caller, most > 0) else { return Ok(()) };
+    let pending: i64 = spi.write(&PENDING_OF_OWNER, &[arg(owner.as_str())]).get(0, 1).unwrap_or(0);
+    if pending >= i64::from(most) {
+        return Err(Error::Limit {
+            message: format!("too many pending deliveries: at most {most} for each owner"),
+            hint: Some("Wait until some have been delivered, or delete webhooks that do not answer.".to_owned()),
+        });
+    }
+    Ok(())
+}
+
+/// The delivery object with its attempts and its request, rendered again.
+fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Error> {
+    let rows = spi.write(&GET, &[sql::uuid(delivery), arg(caller.owner())]);
+    let mut object = rows.get::<JsonB>(0, 1).ok_or_else(|| absent(delivery))?.0;
+    let log = spi.write(&ATTEMPTS, &[sql::uuid(delivery)]);
+    let attempts = log.get::<JsonB>(0, 1).map_or_else(|| json!([]), |it| it.0);
+    let last = log.time(0, 2);
+    let made = object.get("attempt_count").and_then(Value::as_u64).unwrap_or(0);
+    let pending = object.get("state").and_then(Value::as_str) == Some("pending");
+    let read = || {
+        Some((
+            rows.uuid(0, 2)?,
+            Event {
+                id: rows.uuid(0, 3)?,
+                event_type: rows.get(0, 4)?,
+                created_ms: rows.time(0, 5)?,
+                data: rows.get(0, 6)?,
+            },
+            rows.get::<String>(0, 7),
+        ))
+    };
+    let request = read().map(|(webhook, event, url)| {
+        let settings = Settings::read();
+        let target = Target {
+            webhook,
+            secrets: Vec::new(),
+            header_prefix: settings.header_prefix,
+            user_agent: settings.user_agent,
+            livemode: settings.livemode,
+            max_payload: settings.max_payload,
+        };
+        // While it waits, what is shown is the next request; afterwards the last one.
+        let number = if pending { made + 1 } else { made.max(1) };
+        let at_ms = last.filter(|_| !pending).unwrap_or_else(clock::unix_ms);
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let request = request::build_unsigned(&event, &target, delivery, number, at_ms.div_euclid(1_000));
+        let headers: serde_json::Map<String, Value> =
+            request.headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+        json!({ "method": "POST", "url": url, "headers": headers, "body": request.body })
+    });
+    if let Value::Object(keys) = &mut object {
+        keys.insert("attempts".to_owned(), attempts);
+        keys.insert("request".to_owned(), request.unwrap_or(Value::Null));
+    }
+    Ok(object)
+}
+
+fn replay_events(
+    spi: &Connection,
+    webhook: Uuid,
+    (since, until): (pg_sys::TimestampTz, pg_sys::TimestampTz),
+    only_failed: bool,
+) -> Result<i64, Error> {
+    let rows = spi.write(&WEBHOOK, &[sql::uuid(webhook)]);
+    let owner: Option<String> = rows.get(0, 1);
+    let events: Vec<String> = rows.get(0, 2).unwrap_or_default();
+    let subscription = Subscription::of(&events);
+    let filter = rows
+        .get::<String>(0, 3)
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .and_then(|value| Filter::parse(&value).ok())
+        .unwrap_or_default();
+    // Each replay is a generation of its own: its time, which no other has under the webhook's lock.
+    let generation = u64::try_from(clock::unix_ms().saturating_mul(1_000)).unwrap_or(1).max(1);
+    let generation = generation ^ u64::from_le_bytes(clock::random());
+    let seq = clock::unix_ms().saturating_mul(1_000);
+    // A moment more on both sides, since an id is made from a clock that runs ahead of the column's a little.
+    const SLACK_MS: i64 = 60_000;
+    let floor = |at: pg_sys::TimestampTz, slack: i64| {
+        let ms = clock::unix_of(at).saturating_add(slack).clamp(0, (1 << 48) - 1);
+        webhooks_core::id::floor_of(u64::try_from(ms).unwrap_or(0))
+    };
+    let (mut after, high) = (floor(since, -SLACK_MS), floor(until, SLACK_MS));
+    let mut queued = 0;
+    loop {
+        pgrx::check_for_interrupts!();
+        let page = spi.write(
+            &EVENTS,
+            &[
+                sql::uuid(after),
+                sql::uuid(high),
+                sql::uuid(webhook),
+                arg(!filter.is_empty()),
+                Some(pg_sys::Datum::from(since)),
+                Some(pg_sys::Datum::from(until)),
+                arg(only_failed),
+            ],
+        );
+        let mut chosen = Vec::new();
+        for row in 0..page.len() {
+            let (Some(event), Some(event_type)) = (page.uuid(row, 1), page.get::<String>(row, 2)) else { continue };
+            after = event;
+            let of: Option<String> = page.get(row, 3);
+            let fits = subscription.matches(&event_type, owner.is_some())
+                && (owner.is_none() || owner == of)
+                && (filter.is_empty()
+                    || page
+                        .get::<String>(row, 4)
+                        .and_then(|text| serde_json::from_str(&text).ok())
+                        .is_some_and(|value: Value| filter.matches(&value)));
+            if fits {
+                chosen.push(event);
+            }
+        }
+        if !chosen.is_empty() {
+            let ids = chosen.iter().map(|&event| id::delivery(event, webhook, generation)).collect::<Vec<_>>();
+            let count = chosen.len() as i64;
+            spi.write(&QUEUE, &[sql::uuids(ids), sql::uuids(chosen), sql::uuid(webhook), arg(seq + queued)]);
+            queued += count;
+        }
+        if page.len() < 1_000 {
+            return Ok(queued);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Events by function: emit, search_performed, user_activity, send_test, register_event_type; sign and
+//! verify.
+
+use super::{parse_id, required, webhooks::must_exist};
+use crate::access::{self, Caller};
+use crate::emit::store::{NewEvent, Store};
+use crate::emit::subscribers::{self, Audience};
+use crate::error::{Error, reply};
+use crate::seam::owner::as_owner;
+use crate::seam::sql::{self, Statement, arg};
+use crate::settings;
+use pgrx::prelude::*;
+use pgrx::{JsonB, pg_sys};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use webhooks_core::event_type;
+use webhooks_core::id::{self, Kind};
+use webhooks_core::payload;
+
+static IS_KNOWN: Statement =
+    Statement::new(c"SELECT FROM webhooks.event_type WHERE name = $1", &[pg_sys::TEXTOID]);
+static REGISTER: Statement = Statement::new(
+    c"INSERT INTO webhooks.event_type AS t (name, description) VALUES ($1, $2)
+      ON CONFLICT (name) DO UPDATE SET description = excluded.description WHERE NOT t.builtin",
+    &[pg_sys::TEXTOID, pg_sys::TEXTOID],
+);
+
+#[pg_extern(sql = false)]
+fn emit(event_type: Option<&str>, data: Option<JsonB>, owner: Option<&str>) -> Option<String> {
+    reply((|| {
+        let owner = emitter("emit()", owner)?;
+        let event_type = required(event_type, "event_type")?;
+        must_be_known(event_type)?;
+        let data = required(data, "data")?.0;
+        if !data.is_object() {
+            return Err(Error::invalid("data must be a JSON object", "For example {\"object\": \"note\", \"id\": \"7\"}."));
+        }
+        publish(event_type, owner, &data)
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn search_performed(
+    query: Option<&str>,
+    results: Option<JsonB>,
+    user_id: Option<&str>,
+    owner: Option<&str>,
+) -> Option<String> {
+    reply((|| {
+        let owner = emitter("search_performed()", owner)?;
+        let query = required(query, "query")?;
+        let results = results.map_or(Value::Null, |it| it.0);
+        let data = json!({ "object": "search", "query": query, "user_id": user_id, "results": summary(&results)? });
+        publish("search.performed", owner, &data)
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn user_activity(
+    user_id: Option<&str>,
+    activity: Option<&str>,
+    details: Option<JsonB>,
+    owner: Option<&str>,
+) -> Option<String> {
+    reply((|| {
+        let owner = emitter("user_activity()", owner)?;
+        let user_id = required(user_id, "user_id")?;
+        let activity = required(activity, "activity")?;
+        let details = details.map_or_else(|| json!({}), |it| it.0);
+        let data = json!({ "object": "activity", "user_id": user_id, "activity": activity, "details": details });
+        publish("user.activity", owner, &data)
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn send_test(webhook_id: Option<&str>) -> String {
+    reply((|| {
+        let caller = access::caller()?;
+        access::must_write("send_test()")?;
+        let webhook = parse_id(Kind::Webhook, webhook_id)?;
+        as_owner(|| sql::connect(|spi| must_exist(spi, webhook, caller.owner())))?;
+        let shown = id::format(Kind::Webhook, webhook);
+        let data = json!({ "object": "test", "id": shown, "message": "This is a test of your webhook." });
+        let event = store(NewEvent {
+            event_type: event_type::WEBHOOK_TEST.to_owned(),
+            owner: caller.owner().map(str::to_owned),
+            target: Some(webhook),
+            data: canonical(&data),
+            ..NewEvent::default()
+        })?;
+        Ok(id::format(Kind::Event, event))
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn register_event_type(type_: Option<&str>, description: Option<&str>) {
+    reply((|| {
+        if access::caller()? != Caller::Admin {
+            return Err(Error::Denied("register_event_type()"));
+        }
+        access::must_write("register_event_type()")?;
+        let name = required(type_, "type")?;
+        let description = required(description, "description")?;
+        register(name, description)
+    })());
+}
+
+/// Makes a type known; a built-in one keeps its description.
+pub(crate) fn register(name: &str, description: &str) -> Result<(), Error> {
+    if !event_type::valid_name(name) {
+        return Err(Error::invalid(
+            format!("invalid event type \"{name}\""),
+            "A type is object.action in lower case: letters, digits and underscores, at most 100 bytes.",
+        ));
+    }
+    as_owner(|| {
+        sql::connect(|spi| {
+            spi.write(&REGISTER, &[arg(name), arg(description)]);
+        });
+        Ok(())
+    })
+}
+
+#[pg_extern(sql = false)]
+fn sign(body: &str, secret: &str) -> String {
+    webhooks_core::sign::hex_hmac(secret, body.as_bytes())
+}
+
+#[pg_extern(sql = false)]
+fn verify(body: &str, signature: &str, secret: &str) -> bool {
+    webhooks_core::sign::verify_hex(secret, body.as_bytes(), signature)
+}
+
+/// The owner that an event of this caller has.
+fn emitter(what: &'static str, owner: Option<&str>) -> Result<Option<String>, Error> {
+    let caller = access::caller()?;
+    access::must_write(what)?;
+    match caller {
+        Caller::Admin => Ok(owner.map(str::to_owned)),
+        Caller::Owner(_) => Err(Error::Denied(what)),
+    }
+}
+
+fn must_be_known(event_type: &str) -> Result<(), Error> {
+    let known = as_owner(|| Ok(sql::connect(|spi| spi.write(&IS_KNOWN, &[arg(event_type)]).len() > 0)))?;
+    if known {
+        Ok(())
+    } else {
+        Err(Error::invalid(
+            format!("unknown event type \"{event_type}\""),
+            "Register it with webhooks.register_event_type(); webhooks.event_type lists what is known.",
+        ))
+    }
+}
+
+fn canonical(data: &Value) -> String {
+    let mut text = String::new();
+    webhooks_core::json::write_value(data, &mut text);
+    text
+}
+
+/// Stores an event if anybody subscribes to its type.
+fn publish(event_type: &str, owner: Option<String>, data: &Value) -> Result<Option<String>, Error> {
+    if !settings::enabled() || matches!(*subscribers::audience(event_type)?, Audience::Nobody) {
+        return Ok(None);
+    }
+    let whole = canonical(data);
+    // Deeper than what is certain to be read again, or a \u0000: the truncated form.
+    let mut checked = String::with_capacity(whole.len());
+    let mut text = match webhooks_core::json::canonicalize(&whole, &mut checked) {
+        Ok(()) => checked,
+        Err(_) => {
+            let word = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or_default();
+            payload::minimal(word("object"), word("id"))
+        }
+    };
+    let limit = settings::max_payload();
+    let mut subject = None;
+    if text.len() > limit {
+        let mut small = String::new();
+        payload::shrink(&text, limit, &mut small);
+        subject = Some(std::mem::replace(&mut text, small));
+    }
+    let event = store(NewEvent {
+        event_type: event_type.to_owned(),
+        owner,
+        data: text,
+        subject,
+        ..NewEvent::default()
+    })?;
+    Ok(Some(id::format(Kind::Event, event)))
+}
+
+fn store(event: NewEvent) -> Result<Uuid, Error> {
+    let mut store = Store::open()?;
+    let id = store.add(event);
+    store.close();
+    Ok(id)
+}
+
+/// Count, ids and scores of search results: an array of objects or ids, or such a summary already.
+fn summary(results: &Value) -> Result<Value, Error> {
+    let list = match results {
+        Value::Null => &Vec::new(),
+        Value::Array(list) => list,
+        Value::Object(keys) => match keys.get("results").or_else(|| keys.get("ids")) {
+            Some(Value::Array(list)) if keys.contains_key("results") => list,
+            _ => {
+                let ids = keys.get("ids").and_then(Value::as_array).cloned().unwrap_or_default();
+                let scores = keys.get("scores").and_then(Value::as_array).cloned().unwrap_or_default();
+                let count = keys.get("count").and_then(Value::as_u64).unwrap_or(ids.len() as u64);
+                let ids: Vec<Value> = ids.iter().filter_map(as_id).collect();
+                let scores: Vec<Value> = scores.into_iter().filter(Value::is_number).collect();
+                return Ok(json!({ "count": count, "ids": ids, "scores": scores }));
+            }
+        },
+        _ => {
+            return Err(Error::invalid(
+                "results must be a JSON array or object",
+                "For example [{\"id\": \"7\", \"score\": 0.9}].",
+            ));
+        }
+    };
+    let ids: Vec<Value> = list.iter().filter_map(|it| as_id(it.get("id").unwrap_or(it))).collect();
+    let scores: Vec<Value> = list
+        .iter()
+        .filter_map(|it| ["score", "similarity"].iter().find_map(|key| it.get(key)).filter(|it| it.is_number()).cloned())
+        .collect();
+    Ok(json!({ "count": list.len(), "ids": ids, "scores": scores }))
+}
+
+/// An id is a string.
+fn as_id(value: &Value) -> Option<Value> {
+    match value {
+        Value::String(_) => Some(value.clone()),
+        Value::Number(number) => Some(Value::String(number.to_string())),
+        _ => None,
+    }
+}

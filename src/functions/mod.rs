@@ -1,0 +1,40 @@
+//! The SQL functions. Their declarations, defaults and comments stand in `sql/functions.sql`; what they
+//! decide without the database stands in `webhooks_core`.
+
+mod deliveries;
+mod events;
+mod operate;
+mod webhooks;
+
+pub(crate) use events::register as register_event_type_as_owner;
+
+use crate::error::Error;
+use webhooks_core::id::{self, Kind};
+
+/// Parses an id that users see.
+fn parse_id(kind: Kind, text: Option<&str>) -> Result<uuid::Uuid, Error> {
+    let text = required(text, "id")?;
+    id::parse(kind, text).map_err(|error| Error::invalid(error.to_string(), error.hint()))
+}
+
+/// A parameter that must not be NULL.
+fn required<T>(value: Option<T>, name: &str) -> Result<T, Error> {
+    value.ok_or_else(|| Error::invalid(format!("{name} must not be null"), format!("Give a value for {name}.")))
+}
+
+/// `page_limit` and `page_offset`.
+fn page(limit: Option<i32>, offset: Option<i32>) -> Result<(i64, i64), Error> {
+    let limit = limit.unwrap_or(20);
+    let offset = offset.unwrap_or(0);
+    if !(1..=1_000).contains(&limit) {
+        return Err(Error::invalid(format!("page_limit {limit} is out of range"), "It is a number from 1 to 1000."));
+    }
+    if offset < 0 {
+        return Err(Error::invalid(format!("page_offset {offset} is out of range"), "It is a number from 0 on."));
+    }
+    Ok((i64::from(limit), i64::from(offset)))
+}
+
+fn pagination(total: i64, limit: i64, offset: i64) -> serde_json::Value {
+    serde_json::json!({ "total": total, "limit": limit, "offset": offset, "has_more": offset + limit < total })
+}

@@ -1,0 +1,194 @@
+//! Operations: start and stop the worker, its state, metrics; what CREATE EXTENSION does last.
+
+use crate::access::{self, Caller};
+use crate::error::{Error, reply};
+use crate::seam::owner::as_owner;
+use crate::seam::sql::{self, Statement};
+use crate::shmem::{self, Shared, Slot, State};
+use crate::emit::wake;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long start_worker() and stop_worker() wait for what they asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+static REMEMBER_HOME: Statement = Statement::new(
+    c"INSERT INTO webhooks.home SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+      ON CONFLICT DO NOTHING",
+    &[],
+);
+static FIGURES: Statement = Statement::new(
+    c"SELECT s.backlog, s.oldest_pending_seconds, coalesce(s.in_flight, 0), s.delivered_total, s.failed_total,
+             w.attempts_total, s.truncated_total, s.set_aside, (s.pid IS NOT NULL)::int4,
+             (SELECT pg_catalog.count(*) FROM webhooks.webhook_object o WHERE o.active),
+             (SELECT pg_catalog.count(*) FROM webhooks.webhook)
+        FROM webhooks.status s, webhooks.worker_state w",
+    &[],
+);
+
+fn shared() -> Result<&'static Shared, Error> {
+    shmem::shared().ok_or(Error::NotPreloaded)
+}
+
+fn own_slot() -> Result<&'static Slot, Error> {
+    // SAFETY: a variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    shared()?.find_or_take(database).ok_or_else(|| Error::Limit {
+        message: format!("webhooks serves at most {} databases", shmem::SLOTS),
+        hint: Some("Drop the extension in databases that do not need it.".to_owned()),
+    })
+}
+
+fn must_be_admin(what: &'static str) -> Result<(), Error> {
+    if access::caller()? == Caller::Admin { Ok(()) } else { Err(Error::Denied(what)) }
+}
+
+#[pg_extern(sql = false)]
+fn worker() -> TableIterator<
+    'static,
+    (
+        name!(pid, Option<i32>),
+        name!(state, String),
+        name!(in_flight, i32),
+        name!(threads, i32),
+        name!(truncated_total, i64),
+    ),
+> {
+    // SAFETY: a variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let row = match shmem::shared().and_then(|shared| shared.find(database)) {
+        None => (None, State::None.word().to_owned(), 0, 0, 0),
+        Some(slot) => {
+            let pid = Some(slot.pid.load(Ordering::Acquire)).filter(|&pid| pid != 0);
+            let stopped = slot.stopped.load(Ordering::Acquire) && pid.is_none();
+            let state = if stopped { "stopped" } else { slot.state().word() };
+            (
+                pid,
+                state.to_owned(),
+                slot.in_flight.load(Ordering::Relaxed) as i32,
+                slot.threads.load(Ordering::Relaxed) as i32,
+                slot.truncated.load(Ordering::Relaxed) as i64,
+            )
+        }
+    };
+    TableIterator::once(row)
+}
+
+#[pg_extern(sql = false)]
+fn start_worker() -> bool {
+    reply((|| {
+        must_be_admin("start_worker()")?;
+        let slot = own_slot()?;
+        slot.stopped.store(false, Ordering::Release);
+        slot.accept_clone.store(true, Ordering::Release);
+        slot.wanted.store(true, Ordering::Release);
+        slot.woken.store(true, Ordering::Release);
+        shared()?.wake_launcher();
+        Ok(wait_for(|| {
+            slot.pid.load(Ordering::Acquire) != 0 && matches!(slot.state(), State::Running | State::Disabled)
+        }))
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn stop_worker() -> bool {
+    reply((|| {
+        must_be_admin("stop_worker()")?;
+        let slot = own_slot()?;
+        slot.stopped.store(true, Ordering::Release);
+        slot.nudge();
+        Ok(wait_for(|| slot.pid.load(Ordering::Acquire) == 0))
+    })())
+}
+
+/// Waits until it is so; false: not in time.
+fn wait_for(it_is_so: impl Fn() -> bool) -> bool {
+    let begun = Instant::now();
+    while !it_is_so() {
+        if begun.elapsed() > PATIENCE {
+            return false;
+        }
+        // SAFETY: on the main thread of a backend, which has a latch.
+        unsafe {
+            pg_sys::WaitLatch(
+                pg_sys::MyLatch,
+                (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+                10,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+        pgrx::check_for_interrupts!();
+    }
+    true
+}
+
+/// One figure of the OpenMetrics text.
+struct Metric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: f64,
+}
+
+#[pg_extern(sql = false)]
+fn metrics() -> String {
+    reply((|| {
+        must_be_admin("metrics()")?;
+        let metrics = as_owner(|| {
+            Ok(sql::connect(|spi| {
+                let rows = spi.write(&FIGURES, &[]);
+                let whole = |column| rows.get::<i64>(0, column).unwrap_or(0) as f64;
+                let small = |column| f64::from(rows.get::<i32>(0, column).unwrap_or(0));
+                vec![
+                    Metric { name: "webhooks_up", kind: "gauge", help: "Whether the worker of this database runs.", value: small(9) },
+                    Metric { name: "webhooks_backlog", kind: "gauge", help: "Deliveries that wait, and events that were not dispatched yet.", value: whole(1) },
+                    Metric { name: "webhooks_oldest_pending_seconds", kind: "gauge", help: "Age of the oldest of them.", value: rows.get::<f64>(0, 2).unwrap_or(0.0) },
+                    Metric { name: "webhooks_in_flight", kind: "gauge", help: "Requests under way.", value: small(3) },
+                    Metric { name: "webhooks_webhooks", kind: "gauge", help: "Webhooks.", value: whole(11) },
+                    Metric { name: "webhooks_active_webhooks", kind: "gauge", help: "Webhooks that are switched on.", value: whole(10) },
+                    Metric { name: "webhooks_set_aside", kind: "gauge", help: "Rows that the worker passes over.", value: whole(8) },
+                    Metric { name: "webhooks_delivered", kind: "counter", help: "Deliveries that ended delivered.", value: whole(4) },
+                    Metric { name: "webhooks_failed", kind: "counter", help: "Deliveries that ended failed.", value: whole(5) },
+                    Metric { name: "webhooks_attempts", kind: "counter", help: "Requests made.", value: whole(6) },
+                    Metric { name: "webhooks_truncated", kind: "counter", help: "Rows that could not be rendered whole.", value: whole(7) },
+                ]
+            }))
+        })?;
+        let mut text = String::new();
+        for Metric { name, kind, help, value } in metrics {
+            // OpenMetrics: a counter's sample carries the suffix that its family does not.
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            let _ = write!(text, "# TYPE {name} {kind}\n# HELP {name} {help}\n{name}{suffix} {value}\n");
+        }
+        text.push_str("# EOF\n");
+        Ok(text)
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn install() {
+    reply((|| {
+        must_be_admin("install()")?;
+        shared()?;
+        // SAFETY: a variable of the server.
+        let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+        if encoding != pg_sys::pg_enc::PG_UTF8 as i32 {
+            return Err(Error::State {
+                message: "webhooks needs a database with the encoding UTF8".to_owned(),
+                hint: Some("CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0".to_owned()),
+            });
+        }
+        as_owner(|| {
+            sql::connect(|spi| {
+                spi.write(&REMEMBER_HOME, &[]);
+            });
+            Ok(())
+        })?;
+        wake::definitions_at_commit();
+        Ok(())
+    })());
+}

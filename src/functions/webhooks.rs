@@ -1,0 +1,428 @@
+//! Webhooks: create, list, get, update, delete.
+
+use super::{page, pagination, parse_id, required};
+use crate::access::{self, Caller};
+use crate::error::{Error, reply};
+use crate::seam::owner::as_owner;
+use crate::seam::sql::{self, Connection, Rows, Statement, arg};
+use crate::seam::clock;
+use crate::settings;
+use pgrx::prelude::*;
+use pgrx::{JsonB, pg_sys};
+use serde_json::Value;
+use std::time::Duration;
+use uuid::Uuid;
+use webhooks_core::endpoint::Endpoint;
+use webhooks_core::event_type::Subscription;
+use webhooks_core::filter::Filter;
+use webhooks_core::id::{self, Kind};
+use webhooks_core::retry::Policy;
+use webhooks_core::secret::Secret;
+
+static KNOWN_TYPES: Statement = Statement::new(c"SELECT name FROM webhooks.event_type ORDER BY name", &[]);
+static CREATE: Statement = Statement::new(
+    c"INSERT INTO webhooks.webhook (id, owner, url, events, secret, active, max_attempts, backoff_multiplier, max_delay, filters)
+      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb)",
+    &[
+        pg_sys::UUIDOID,
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::TEXTARRAYOID,
+        pg_sys::TEXTOID,
+        pg_sys::BOOLOID,
+        pg_sys::INT4OID,
+        pg_sys::FLOAT8OID,
+        pg_sys::INT4OID,
+        pg_sys::TEXTOID,
+    ],
+);
+/// Counts a creation of an owner, under the lock of the owner's row, so that racing ones see each other.
+/// Returns the creations of the last hour with this one, and the seconds until the oldest is an hour old.
+static COUNT_CREATION: Statement = Statement::new(
+    c"INSERT INTO webhooks.creation AS c (owner, at) VALUES ($1, ARRAY[pg_catalog.clock_timestamp()])
+      ON CONFLICT (owner) DO UPDATE
+         SET at = (SELECT pg_catalog.array_agg(a ORDER BY a)
+                     FROM pg_catalog.unnest(c.at || pg_catalog.clock_timestamp()) a
+                    WHERE a > pg_catalog.clock_timestamp() - interval '1 hour')
+      RETURNING pg_catalog.cardinality(at),
+                pg_catalog.ceil(extract(epoch FROM at[greatest(1, pg_catalog.cardinality(at) - $2)] + interval '1 hour'
+                                                   - pg_catalog.clock_timestamp()))::int8",
+    &[pg_sys::TEXTOID, pg_sys::INT4OID],
+);
+static COUNT_OF_OWNER: Statement = Statement::new(
+    c"SELECT pg_catalog.count(*) FROM webhooks.webhook WHERE owner IS NOT DISTINCT FROM $1",
+    &[pg_sys::TEXTOID],
+);
+static OBJECT: Statement = Statement::new(
+    c"SELECT object FROM webhooks.webhook_object WHERE id = $1 AND ($2 IS NULL OR owner = $2)",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+static LIST: Statement = Statement::new(
+    c"SELECT object FROM webhooks.webhook_object
+       WHERE ($1 IS NULL OR active = $1) AND ($2 IS NULL OR events @> ARRAY[$2]) AND ($3 IS NULL OR owner = $3)
+       ORDER BY id DESC LIMIT $4 OFFSET $5",
+    &[pg_sys::BOOLOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID],
+);
+static COUNT: Statement = Statement::new(
+    c"SELECT pg_catalog.count(*) FROM webhooks.webhook_object
+       WHERE ($1 IS NULL OR active = $1) AND ($2 IS NULL OR events @> ARRAY[$2]) AND ($3 IS NULL OR owner = $3)",
+    &[pg_sys::BOOLOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
+);
+static LOCK: Statement = Statement::new(
+    c"SELECT url, events, secret, active, max_attempts, backoff_multiplier, max_delay, filters::text, owner, activation,
+             EXISTS (SELECT FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation)
+        FROM webhooks.webhook w WHERE id = $1 AND ($2 IS NULL OR owner = $2) FOR UPDATE",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+static UPDATE: Statement = Statement::new(
+    c"UPDATE webhooks.webhook
+         SET url = $2, events = $3, secret = $4, active = $5, max_attempts = $6, backoff_multiplier = $7, max_delay = $8,
+             filters = $9::text::jsonb, activation = $10, updated_at = pg_catalog.clock_timestamp(),
+             previous_secret = CASE WHEN secret = $4 THEN previous_secret END,
+             previous_secret_expires_at = CASE WHEN secret = $4 THEN previous_secret_expires_at END
+       WHERE id = $1",
+    &[
+        pg_sys::UUIDOID,
+        pg_sys::TEXTOID,
+        pg_sys::TEXTARRAYOID,
+        pg_sys::TEXTOID,
+        pg_sys::BOOLOID,
+        pg_sys::INT4OID,
+        pg_sys::FLOAT8OID,
+        pg_sys::INT4OID,
+        pg_sys::TEXTOID,
+        pg_sys::INT4OID,
+    ],
+);
+static DELETE: Statement = Statement::new(
+    c"DELETE FROM webhooks.webhook WHERE id = $1 AND ($2 IS NULL OR owner = $2)",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+
+/// What a user defines of a webhook, checked.
+struct Fields {
+    url: String,
+    events: Vec<String>,
+    secret: Secret,
+    active: bool,
+    policy: Policy,
+    /// JSON text; `None`: no filter.
+    filters: Option<String>,
+}
+
+#[pg_extern(sql = false)]
+fn create_webhook(
+    url: Option<&str>,
+    events: Option<Vec<Option<String>>>,
+    secret: Option<&str>,
+    active: Option<bool>,
+    retry_policy: Option<JsonB>,
+    filters: Option<JsonB>,
+    owner: Option<&str>,
+) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        access::must_write("create_webhook()")?;
+        let owner = match &caller {
+            Caller::Admin => owner.map(str::to_owned),
+            Caller::Owner(own) => {
+                if owner.is_some_and(|owner| owner != own) {
+                    return Err(Error::Denied("the owner argument"));
+                }
+                Some(own.clone())
+            }
+        };
+        let url = checked_url(required(url, "url")?)?;
+        let secret = match secret {
+            Some(secret) => checked_secret(secret)?,
+            None => Secret::generate(clock::random()),
+        };
+        let policy = match &retry_policy {
+            Some(policy) => checked_policy(Policy::default(), &policy.0)?,
+            None => Policy::default(),
+        };
+        let filters = checked_filters(filters.map(|it| it.0).as_ref())?;
+        let events = required(events, "events")?.into_iter().map(|it| required(it, "an entry of events"));
+        let events = events.collect::<Result<Vec<String>, Error>>()?;
+        let webhook = clock::new_id();
+        as_owner(|| {
+            sql::connect(|spi| {
+                check_events(spi, &events, owner.is_some())?;
+                check_quotas(spi, &caller)?;
+                spi.write(
+                    &CREATE,
+                    &[
+                        sql::uuid(webhook),
+                        arg(owner.clone()),
+                        arg(url.clone()),
+                        arg(events.clone()),
+                        arg(secret.expose()),
+                        arg(active.unwrap_or(true)),
+                        arg(policy.max_attempts as i32),
+                        arg(policy.backoff_multiplier),
+                        arg(policy.max_delay as i32),
+                        arg(filters.clone()),
+                    ],
+                );
+                let mut object = object(spi, webhook, None)?;
+                if let Value::Object(keys) = &mut object {
+                    keys.insert("secret".to_owned(), Value::String(secret.expose().to_owned()));
+                }
+                Ok(JsonB(object))
+            })
+        })
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn list_webhooks(
+    active: Option<bool>,
+    event: Option<&str>,
+    page_limit: Option<i32>,
+    page_offset: Option<i32>,
+) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        let (limit, offset) = page(page_limit, page_offset)?;
+        as_owner(|| {
+            sql::connect(|spi| {
+                let who = [arg(active), arg(event), arg(caller.owner())];
+                let total = spi.write(&COUNT, &who).get::<i64>(0, 1).unwrap_or(0);
+                let rows = spi.write(&LIST, &[who[0], who[1], who[2], arg(limit), arg(offset)]);
+                let webhooks: Vec<Value> = (0..rows.len()).filter_map(|row| json(&rows, row)).collect();
+                Ok(JsonB(serde_json::json!({
+                    "webhooks": webhooks,
+                    "pagination": pagination(total, limit, offset),
+                })))
+            })
+        })
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn get_webhook(webhook_id: Option<&str>) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        let webhook = parse_id(Kind::Webhook, webhook_id)?;
+        as_owner(|| sql::connect(|spi| object(spi, webhook, caller.owner()).map(JsonB)))
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonB>) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        access::must_write("update_webhook()")?;
+        let webhook = parse_id(Kind::Webhook, webhook_id)?;
+        let changes = required(changes, "changes")?.0;
+        let Value::Object(changes) = &changes else {
+            return Err(Error::invalid("changes must be a JSON object", "For example {\"active\": false}."));
+        };
+        as_owner(|| {
+            sql::connect(|spi| {
+                let rows = spi.write(&LOCK, &[sql::uuid(webhook), arg(caller.owner())]);
+                let (fields, owned, activation, disabled) = locked(&rows, webhook)?;
+                let new = merged(spi, fields, owned, changes)?;
+                // Switching on starts a new activation: what the worker disabled was the one before.
+                let switched_on = changes.get("active") == Some(&Value::Bool(true)) && (disabled || !rows_active(&rows));
+                spi.write(
+                    &UPDATE,
+                    &[
+                        sql::uuid(webhook),
+                        arg(new.url),
+                        arg(new.events),
+                        arg(new.secret.expose()),
+                        arg(new.active),
+                        arg(new.policy.max_attempts as i32),
+                        arg(new.policy.backoff_multiplier),
+                        arg(new.policy.max_delay as i32),
+                        arg(new.filters),
+                        arg(activation + i32::from(switched_on)),
+                    ],
+                );
+                object(spi, webhook, caller.owner()).map(JsonB)
+            })
+        })
+    })())
+}
+
+#[pg_extern(sql = false)]
+fn delete_webhook(webhook_id: Option<&str>) -> JsonB {
+    reply((|| {
+        let caller = access::caller()?;
+        access::must_write("delete_webhook()")?;
+        let webhook = parse_id(Kind::Webhook, webhook_id)?;
+        as_owner(|| {
+            sql::connect(|spi| {
+                if spi.write(&DELETE, &[sql::uuid(webhook), arg(caller.owner())]).len() == 0 {
+                    return Err(absent(webhook));
+                }
+                Ok(JsonB(serde_json::json!({ "id": id::format(Kind::Webhook, webhook), "deleted": true })))
+            })
+        })
+    })())
+}
+
+fn absent(webhook: Uuid) -> Error {
+    Error::Absent { what: "webhook", id: id::format(Kind::Webhook, webhook) }
+}
+
+fn json(rows: &Rows<'_>, row: usize) -> Option<Value> {
+    rows.get::<JsonB>(row, 1).map(|it| it.0)
+}
+
+/// The object of a webhook that the owner may see.
+fn object(spi: &Connection, webhook: Uuid, owner: Option<&str>) -> Result<Value, Error> {
+    json(&spi.write(&OBJECT, &[sql::uuid(webhook), arg(owner)]), 0).ok_or_else(|| absent(webhook))
+}
+
+/// Fails unless the webhook exists for this owner.
+pub(super) fn must_exist(spi: &Connection, webhook: Uuid, owner: Option<&str>) -> Result<(), Error> {
+    object(spi, webhook, owner).map(|_| ())
+}
+
+fn rows_active(rows: &Rows<'_>) -> bool {
+    rows.get(0, 4) == Some(true)
+}
+
+/// The row that LOCK has read: fields, whether it has an owner, its activation, whether the worker has
+/// switched it off.
+fn locked(rows: &Rows<'_>, webhook: Uuid) -> Result<(Fields, bool, i32, bool), Error> {
+    let read = || {
+        Some((
+            Fields {
+                url: rows.get(0, 1)?,
+                events: rows.get(0, 2)?,
+                secret: Secret::parse(rows.get::<String>(0, 3)?).ok()?,
+                active: rows.get(0, 4)?,
+                policy: Policy {
+                    max_attempts: u32::try_from(rows.get::<i32>(0, 5)?).ok()?,
+                    backoff_multiplier: rows.get(0, 6)?,
+                    max_delay: u32::try_from(rows.get::<i32>(0, 7)?).ok()?,
+                },
+                filters: rows.get(0, 8),
+            },
+            rows.get::<String>(0, 9).is_some(),
+            rows.get(0, 10)?,
+            rows.get(0, 11)?,
+        ))
+    };
+    read().ok_or_else(|| absent(webhook))
+}
+
+/// Keys of the object that are not a user's to set: they are passed over, so that what get_webhook() gave
+/// can be put back.
+const READ_ONLY: &[&str] = &[
+    "id",
+    "owner",
+    "created_at",
+    "updated_at",
+    "last_delivery",
+    "delivery_stats",
+    "disabled_reason",
+    "previous_secret_expires_at",
+];
+
+fn merged(
+    spi: &Connection,
+    mut fields: Fields,
+    owned: bool,
+    changes: &serde_json::Map<String, Value>,
+) -> Result<Fields, Error> {
+    let must_be = |key: &str, what: &str| {
+        Error::invalid(format!("{key} must be {what}"), format!("Leave {key} out to keep it as it is."))
+    };
+    for (key, value) in changes {
+        match (key.as_str(), value) {
+            ("url", Value::String(url)) => fields.url = checked_url(url)?,
+            ("url", _) => return Err(must_be("url", "a string")),
+            ("events", Value::Array(events)) => {
+                fields.events = events
+                    .iter()
+                    .map(|it| it.as_str().map(str::to_owned).ok_or_else(|| must_be("events", "an array of strings")))
+                    .collect::<Result<_, _>>()?;
+                check_events(spi, &fields.events, owned)?;
+            }
+            ("events", _) => return Err(must_be("events", "an array of strings")),
+            ("secret", Value::String(secret)) => fields.secret = checked_secret(secret)?,
+            ("secret", _) => return Err(must_be("secret", "a string")),
+            ("active", Value::Bool(active)) => fields.active = *active,
+            ("active", _) => return Err(must_be("active", "true or false")),
+            ("retry_policy", policy) => fields.policy = checked_policy(fields.policy, policy)?,
+            ("filters", filters) => fields.filters = checked_filters(Some(filters))?,
+            (key, _) if READ_ONLY.contains(&key) => {}
+            (key, _) => {
+                return Err(Error::invalid(
+                    format!("unknown key \"{key}\" in changes"),
+                    "Known are url, events, secret, active, retry_policy and filters.",
+                ));
+            }
+        }
+    }
+    Ok(fields)
+}
+
+fn checked_url(url: &str) -> Result<String, Error> {
+    let endpoint = Endpoint::parse(url, &settings::endpoint_rules())
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()))?;
+    if endpoint.refused_on_its_face(&settings::guard()) {
+        return Err(Error::invalid(
+            "address refused: the URL points into a private or reserved network",
+            "Use a public address; an administrator may allow networks with webhooks.allowed_networks.",
+        ));
+    }
+    Ok(url.to_owned())
+}
+
+fn checked_secret(secret: &str) -> Result<Secret, Error> {
+    Secret::parse(secret.to_owned()).map_err(|error| Error::invalid(error.to_string(), error.hint()))
+}
+
+fn checked_policy(policy: Policy, changes: &Value) -> Result<Policy, Error> {
+    policy.merge(changes).map_err(|error| Error::invalid(error.to_string(), error.hint()))
+}
+
+/// The filter as JSON text; JSON null is none.
+fn checked_filters(filters: Option<&Value>) -> Result<Option<String>, Error> {
+    match filters {
+        None | Some(Value::Null) => Ok(None),
+        Some(filters) => {
+            Filter::parse(filters).map_err(|error| Error::invalid(error.to_string(), error.hint()))?;
+            Ok(Some(filters.to_string()))
+        }
+    }
+}
+
+fn check_events(spi: &Connection, events: &[String], owned: bool) -> Result<(), Error> {
+    let rows = spi.write(&KNOWN_TYPES, &[]);
+    let known: Vec<String> = (0..rows.len()).filter_map(|row| rows.get(row, 1)).collect();
+    Subscription::parse(events, &known, owned)
+        .map(|_| ())
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()))
+}
+
+/// An administrator in SQL is exempt.
+fn check_quotas(spi: &Connection, caller: &Caller) -> Result<(), Error> {
+    let Caller::Owner(owner) = caller else { return Ok(()) };
+    let owner = owner.as_str();
+    let most = settings::creations_per_hour();
+    let rows = spi.write(&COUNT_CREATION, &[arg(owner), arg(most as i32)]);
+    let made: i32 = rows.get(0, 1).unwrap_or(0);
+    let wait: i64 = rows.get(0, 2).unwrap_or(0);
+    if most > 0 && i64::from(made) > i64::from(most) {
+        let wait = Duration::from_secs(u64::try_from(wait).unwrap_or(0).max(1)).as_secs();
+        return Err(Error::Limit {
+            message: format!("too many webhooks created: at most {most} in an hour"),
+            hint: Some(format!("Try again in {wait} seconds.")),
+        });
+    }
+    let most = settings::max_webhooks_per_owner();
+    let there: i64 = spi.write(&COUNT_OF_OWNER, &[arg(owner)]).get(0, 1).unwrap_or(0);
+    if most > 0 && there >= i64::from(most) {
+        return Err(Error::Limit {
+            message: format!("too many webhooks: at most {most} for each owner"),
+            hint: Some("Delete one, or raise webhooks.max_webhooks_per_owner.".to_owned()),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! `webhooks`: a webhook sender inside PostgreSQL.
+//!
+//! A trigger writes what happened into an outbox, in the transaction in which it happened ([`emit`]). The
+//! background worker of the database ([`worker`]) reads the outbox, has threads make the requests
+//! (`webhooks_deliver`), and writes what became of them. What is decided without the database stands in
+//! `webhooks_core`, what the worker remembers in `webhooks_schedule`.
+//!
+//! Everything in this crate runs on the main thread of a Postgres process.
+
+mod access;
+mod emit;
+mod error;
+mod functions;
+mod launcher;
+mod seam;
+mod settings;
+mod shmem;
+mod worker;
+
+use pgrx::prelude::*;
+
+::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["schema"]);
+extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
+extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["views"], finalize);
+
+/// Called by Postgres when the library is loaded.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: variables of this process. Elsewhere than under preload there is no shared memory, and
+    // during pg_upgrade nothing may run.
+    let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    settings::register();
+    if preloading && !unsafe { pg_sys::IsBinaryUpgrade } {
+        shmem::register();
+        launcher::register();
+    }
+}

@@ -1,0 +1,10 @@
+//! The seam: the few Postgres primitives that the rest of `src/` builds on, each behind a function that is
+//! safe to call on the main thread.
+
+pub(crate) mod clock;
+pub(crate) mod owner;
+pub(crate) mod raw;
+pub(crate) mod sql;
+pub(crate) mod table;
+pub(crate) mod transaction;
+pub(crate) mod wait;

@@ -1,0 +1,66 @@
+//! Working as the owner of the extension, as far as our own tables are concerned. Main thread only.
+
+use crate::error::Error;
+use pgrx::pg_sys;
+
+/// Oid of a relation in schema `webhooks`.
+pub(crate) fn relation(name: &std::ffi::CStr) -> Result<pg_sys::Oid, Error> {
+    // SAFETY: both names are NUL-terminated; missing ones give InvalidOid.
+    let oid = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"webhooks".as_ptr(), true);
+        if schema == pg_sys::InvalidOid { schema } else { pg_sys::get_relname_relid(name.as_ptr(), schema) }
+    };
+    if oid == pg_sys::InvalidOid { Err(Error::Mismatch) } else { Ok(oid) }
+}
+
+/// Runs `work` as the owner of the extension's tables, with a search path that no user can put anything
+/// into. The caller's rights must have been judged before.
+///
+/// An ERROR on the way restores user and settings as Postgres does at the end of every (sub)transaction.
+pub(crate) fn as_owner<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    let table = relation(c"webhook")?;
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: the out-pointers are valid; the oid comes from the system cache; the values set are constants.
+    let level = unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as i32,
+            pg_sys::Datum::from(table),
+        );
+        if tuple.is_null() {
+            return Err(Error::Mismatch);
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let owner = (*form).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        set_local(c"search_path", c"pg_catalog, pg_temp");
+        set_local(c"row_security", c"off");
+        level
+    };
+    let result = work();
+    // SAFETY: undoes exactly what was done above, in the same (sub)transaction.
+    unsafe {
+        pg_sys::AtEOXact_GUC(true, level);
+        pg_sys::SetUserIdAndSecContext(user, context);
+    }
+    result
+}
+
+/// Sets a setting until the current GUC nest level ends.
+pub(crate) fn set_local(name: &std::ffi::CStr, value: &std::ffi::CStr) {
+    // SAFETY: both are NUL-terminated; Postgres copies them. An unknown name is an ERROR, not unsoundness.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Our own tables below the executor: rows go in and out without a plan, without expression evaluation,
+//! and without a check of rights (whoever calls has made it). Main thread only.
+//!
+//! Postgres inserts into its own catalogs in this way, and the functions are made for them. What they ask
+//! for holds for our tables too: heap tables, with plain indexes, neither partial nor on expressions, no
+//! triggers, no row security.
+
+use super::owner;
+use crate::error::Error;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// How many rows go to the table at once.
+const BATCH: usize = 500;
+
+/// A table of ours, open for writing until dropped.
+pub(crate) struct Table {
+    relation: pg_sys::Relation,
+    indexes: pg_sys::CatalogIndexState,
+    slots: Vec<*mut pg_sys::TupleTableSlot>,
+    used: usize,
+    columns: usize,
+}
+
+impl Table {
+    /// Opens it, and makes sure that it has the number of columns that this library knows.
+    pub(crate) fn open(name: &CStr, columns: usize) -> Result<Self, Error> {
+        let oid = owner::relation(name)?;
+        // SAFETY: in a transaction; the lock lasts until its end, as for any writer.
+        unsafe {
+            let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
+            if (*(*relation).rd_att).natts as usize != columns {
+                pg_sys::table_close(relation, pg_sys::NoLock as i32);
+                return Err(Error::Mismatch);
+            }
+            let indexes = pg_sys::CatalogOpenIndexes(relation);
+            Ok(Self { relation, indexes, slots: Vec::new(), used: 0, columns })
+        }
+    }
+
+    /// Adds a row; it is written by the time of `close`. The datums must live until then.
+    pub(crate) fn insert(&mut self, row: &[Option<pg_sys::Datum>]) {
+        debug_assert_eq!(row.len(), self.columns);
+        // SAFETY: the relation is open; each slot has as many places as the table columns, which open()
+        // has compared, and is cleared before it is filled.
+        unsafe {
+            if self.used == self.slots.len() {
+                self.slots.push(pg_sys::MakeSingleTupleTableSlot(
+                    (*self.relation).rd_att,
+                    &raw const pg_sys::TTSOpsHeapTuple,
+                ));
+            }
+            let slot = self.slots[self.used];
+            if let Some(clear) = (*(*slot).tts_ops).clear {
+                clear(slot);
+            }
+            for (column, value) in row.iter().enumerate() {
+                *(*slot).tts_values.add(column) = value.unwrap_or(pg_sys::Datum::from(0));
+                *(*slot).tts_isnull.add(column) = value.is_none();
+            }
+            pg_sys::ExecStoreVirtualTuple(slot);
+        }
+        self.used += 1;
+        if self.used == BATCH {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.used == 0 {
+            return;
+        }
+        // SAFETY: the first `used` slots hold rows; the indexes belong to the relation.
+        unsafe {
+            pg_sys::CatalogTuplesMultiInsertWithInfo(
+                self.relation,
+                self.slots.as_mut_ptr(),
+                self.used as i32,
+                self.indexes,
+            );
+        }
+        self.used = 0;
+    }
+
+    /// Deletes the row at this place if it is still the one with this id in the given column (from 1);
+    /// says whether it was.
+    pub(crate) fn delete_at(&mut self, (block, offset): (u32, u16), column: i32, id: uuid::Uuid) -> bool {
+        let mut tuple = pg_sys::HeapTupleData::default();
+        pgrx::itemptr::item_pointer_set_all(&mut tuple.t_self, block, offset);
+        let mut buffer: pg_sys::Buffer = 0;
+        // SAFETY: the relation is open and locked; a snapshot is active; heap_fetch pins the buffer only
+        // when it says true, and the pin is given back.
+        unsafe {
+            let blocks = pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+            if block >= blocks
+                || !pg_sys::heap_fetch(
+                    self.relation,
+                    pg_sys::GetActiveSnapshot(),
+                    &raw mut tuple,
+                    &raw mut buffer,
+                    false,
+                )
+            {
+                return false;
+            }
+            let mut is_null = true;
+            let datum = pg_sys::heap_getattr(&raw mut tuple, column, (*self.relation).rd_att, &mut is_null);
+            let same = !is_null && std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16) == id.as_bytes();
+            pg_sys::ReleaseBuffer(buffer);
+            if same {
+                pg_sys::simple_heap_delete(self.relation, &raw mut tuple.t_self);
+            }
+            same
+        }
+    }
+
+    /// Writes what is left and closes the table.
+    pub(crate) fn close(mut self) {
+        self.flush();
+        // SAFETY: all were opened or made by this value.
+        unsafe {
+            for slot in std::mem::take(&mut self.slots) {
+                pg_sys::ExecDropSingleTupleTableSlot(slot);
+            }
+            pg_sys::CatalogCloseIndexes(self.indexes);
+            pg_sys::table_close(self.relation, pg_sys::NoLock as i32);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Webhooks from their rows into memory, and the news of changes.
+
+use super::Worker;
+use crate::seam::clock;
+use crate::seam::sql::{self, Connection, Statement};
+use crate::seam::transaction::{Isolation, RolledBack, transaction};
+use pgrx::pg_sys;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use uuid::Uuid;
+use webhooks_core::endpoint::Endpoint;
+use webhooks_core::event_type::Subscription;
+use webhooks_core::filter::Filter;
+use webhooks_core::request::Target;
+use webhooks_core::retry::Policy;
+use webhooks_core::secret::Secret;
+use webhooks_schedule::{Definition, Snapshot};
+
+static VERSIONS: Statement = Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
+static LOAD: Statement = Statement::new(
+    c"SELECT w.id, w.owner, w.url, w.events, w.secret,
+             CASE WHEN w.previous_secret_expires_at > pg_catalog.clock_timestamp() THEN w.previous_secret END,
+             w.active AND d.webhook_id IS NULL, w.activation,
+             w.max_attempts, w.backoff_multiplier, w.max_delay, w.filters::text,
+             w.created_at, w.created_under::text, s.failing_since, s.failed_since_success
+        FROM webhooks.webhook w
+        LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+        LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+       WHERE w.id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID],
+);
+static ORPHANS: Statement = Statement::new(
+    c"SELECT DISTINCT q.webhook_id FROM webhooks.queue q
+       WHERE NOT EXISTS (SELECT FROM webhooks.webhook w WHERE w.id = q.webhook_id)",
+    &[],
+);
+
+/// Oid of `webhooks.webhook`, for the invalidation callback.
+static TABLE: AtomicU32 = AtomicU32::new(0);
+/// The table was invalidated: its rows may have changed.
+static INVALIDATED: AtomicBool = AtomicBool::new(false);
+
+/// Where the row of a webhook lay, and which transaction wrote it.
+type Version = ((u32, u16), u32);
+
+/// What memory holds of `webhooks.webhook`.
+#[derive(Default)]
+pub(super) struct Definitions {
+    versions: HashMap<Uuid, Version>,
+    /// Which events are older than a webhook, and so not for it.
+    created: HashMap<Uuid, (Snapshot, i64)>,
+    /// The count of changes that has been looked at.
+    seen: u64,
+}
+
+/// What a look at the table has found.
+#[derive(Default)]
+pub(super) struct Changes {
+    loaded: Vec<(Definition, Version, Option<(Snapshot, i64)>)>,
+    gone: Vec<Uuid>,
+}
+
+impl Definitions {
+    /// Everything is to be loaded again.
+    pub(super) fn forget_versions(&mut self) {
+        self.versions.clear();
+        INVALIDATED.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an event of this transaction and time had committed before the webhook was created. Both
+    /// must say so: after a restore the numbers of transactions mean nothing, and clocks are set back.
+    pub(super) fn predates(&self, webhook: Uuid, xid: u64, created_ms: i64) -> bool {
+        self.created
+            .get(&webhook)
+            .is_some_and(|(under, at)| created_ms < *at && under.sees(xid))
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    if relation == pg_sys::InvalidOid || relation.to_u32() == TABLE.load(Ordering::Relaxed) {
+        INVALIDATED.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Worker {
+    /// Loads all webhooks, at the start.
+    pub(super) fn load_definitions(&mut self) -> Result<(), RolledBack> {
+        // SAFETY: the callback has the type that is asked for and touches atomics only.
+        unsafe {
+            pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), pg_sys::Datum::from(0));
+        }
+        INVALIDATED.store(true, Ordering::Relaxed);
+        let counted = self.slot.definitions.load(Ordering::Acquire);
+        let changes = transaction(c"loading webhooks", Isolation::RepeatableRead, || {
+            let table = match crate::seam::owner::relation(c"webhook") {
+                Ok(table) => table,
+                Err(error) => error.raise(),
+            };
+            TABLE.store(table.to_u32(), Ordering::Relaxed);
+            sql::connect(|spi| self.changes(spi))
+        })?;
+        self.definitions.seen = counted;
+        if let Some(changes) = changes {
+            self.apply(changes, true);
+        }
+        Ok(())
+    }
+
+    /// Looks at the table if it may have changed, under the snapshot of the transaction, which must have
+    /// been taken before: so that no event is matched with a list that is older than itself.
+    pub(super) fn changes(&self, spi: &Connection) -> Option<Changes> {
+        // SAFETY: in a transaction, on the main thread.
+        unsafe {
+            pg_sys::AcceptInvalidationMessages();
+        }
+        let counted = self.slot.definitions.load(Ordering::Acquire);
+        if !INVALIDATED.swap(false, Ordering::Relaxed) && counted == self.definitions.seen {
+            return None;
+        }
+        let mut changes = Changes::default();
+        let rows = spi.read(&VERSIONS, &[]);
+        let mut there: HashMap<Uuid, Version> = HashMap::with_capacity(rows.len());
+        for row in 0..rows.len() {
+            let (Some(id), Some(place)) = (rows.uuid(row, 1), rows.get::<pg_sys::ItemPointerData>(row, 2)) else {
+                continue;
+            };
+            let xmin = rows.datum(row, 3).map_or(0, |(datum, _)| datum.value() as u32);
+            there.insert(id, (pgrx::itemptr::item_pointer_get_both(place), xmin));
+        }
+        changes.gone = self.scheduler.webhooks().map(|it| it.id).filter(|id| !there.contains_key(id)).collect();
+        let changed: Vec<Uuid> =
+            there.iter().filter(|(id, version)| self.definitions.versions.get(id) != Some(version)).map(|(&id, _)| id).collect();
+        for part in changed.chunks(1_000) {
+            let rows = spi.read(&LOAD, &[sql::uuids(part.iter().copied())]);
+            for row in 0..rows.len() {
+                if let Some(it) = self.definition(&rows, row) {
+                    let version = there.get(&it.0.id).copied().unwrap_or_default();
+                    changes.loaded.push((it.0, version, it.1));
+                }
+            }
+        }
+        Some(changes)
+    }
+
+    fn definition(&self, rows: &sql::Rows<'_>, row: usize) -> Option<(Definition, Option<(Snapshot, i64)>)> {
+        let id = rows.uuid(row, 1)?;
+        let url: String = rows.get(row, 3)?;
+        let events: Vec<String> = rows.get(row, 4)?;
+        let secrets = [rows.get::<String>(row, 5), rows.get::<String>(row, 6)];
+        let filter = rows
+            .get::<String>(row, 12)
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .and_then(|value| Filter::parse(&value).ok());
+        let rules = webhooks_core::endpoint::Rules {
+            require_https: crate::settings::endpoint_rules().require_https,
+            allowed_ports: self.settings.allowed_ports.clone(),
+        };
+        let created_ms = rows.time(row, 13)?;
+        let under = rows.get::<String>(row, 14).and_then(|text| Snapshot::parse(&text));
+        let definition = Definition {
+            id,
+            owner: rows.get(row, 2),
+            active: rows.get(row, 7)?,
+            activation: rows.get(row, 8)?,
+            subscription: Subscription::of(&events),
+            filter: filter.unwrap_or_default(),
+            policy: Policy {
+                max_attempts: u32::try_from(rows.get::<i32>(row, 9)?).unwrap_or(1),
+                backoff_multiplier: rows.get(row, 10)?,
+                max_delay: u32::try_from(rows.get::<i32>(row, 11)?).unwrap_or(1),
+            },
+            endpoint: Endpoint::parse(&url, &rules).map(Arc::new).map_err(|error| error.to_string()),
+            target: Arc::new(Target {
+                webhook: id,
+                secrets: secrets.into_iter().flatten().filter_map(|text| Secret::parse(text).ok()).collect(),
+                header_prefix: self.settings.header_prefix.clone(),
+                user_agent: self.settings.user_agent.clone(),
+                livemode: self.settings.livemode,
+                max_payload: self.settings.max_payload,
+            }),
+            failing_since_ms: rows.time(row, 15),
+            failed_since_success: u64::try_from(rows.get::<i64>(row, 16).unwrap_or(0)).unwrap_or(0),
+        };
+        Some((definition, under.map(|under| (under, created_ms))))
+    }
+
+    /// Takes changes into memory. `counted` is the count of changes from before the snapshot.
+    pub(super) fn take_changes(&mut self, changes: Changes, counted: u64) {
+        self.definitions.seen = counted;
+        self.apply(changes, false);
+    }
+
+    fn apply(&mut self, changes: Changes, start: bool) {
+        for (mut definition, version, created) in changes.loaded {
+            let id = definition.id;
+            if let Some(index) = self.scheduler.index_of(id) {
+                // The figures in memory are ahead of those in the table.
+                let known = self.scheduler.definition(index);
+                definition.failing_since_ms = known.failing_since_ms;
+                definition.failed_since_success = known.failed_since_success;
+                // So is the knowledge of having switched it off.
+                if known.activation == definition.activation && !known.active && self.settling.disabled(id) {
+                    definition.active = false;
+                }
+            }
+            self.definitions.versions.insert(id, version);
+            match created {
+                Some(created) => self.definitions.created.insert(id, created),
+                None => self.definitions.created.remove(&id),
+            };
+            self.scheduler.put(definition, start);
+        }
+        for id in changes.gone {
+            self.definitions.versions.remove(&id);
+            self.definitions.created.remove(&id);
+            self.scheduler.remove(id, clock::now());
+            self.upkeep.cancel(id);
+        }
+    }
+
+    /// Finds what waits for webhooks that were deleted while nobody looked.
+    pub(super) fn find_orphans(&mut self) -> Result<(), RolledBack> {
+        let orphans: HashSet<Uuid> = transaction(c"starting", Isolation::ReadCommitted, || {
+            sql::connect(|spi| {
+                let rows = spi.read(&ORPHANS, &[]);
+                (0..rows.len()).filter_map(|row| rows.uuid(row, 1)).collect()
+            })
+        })?;
+        for id in orphans {
+            self.upkeep.cancel(id);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! Dispatch: new outbox rows become deliveries in memory.
+//!
+//! One short transaction that only reads, under one snapshot: the position of the last read, the
+//! webhooks if they have changed, the rows. Nothing is written; see `webhooks_schedule` for why.
+
+use super::{POLL_MS, SWEEP_MS, Worker};
+use super::definitions::Changes;
+use crate::seam::clock;
+use crate::seam::sql::{self, Connection, Statement};
+use crate::seam::transaction::{Isolation, transaction};
+use pgrx::pg_sys;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use uuid::Uuid;
+use webhooks_core::request::Event;
+use webhooks_schedule::{OutboxKey, Snapshot, Stretch};
+
+/// Rows read at once: their data are all in memory together.
+const READ: usize = 512;
+
+static SNAPSHOT: Statement = Statement::new(c"SELECT pg_catalog.pg_current_snapshot()::text", &[]);
+static READ_OUTBOX: Statement = Statement::new(
+    c"SELECT o.ctid, o.xid, o.id, o.command, o.webhook_id,
+             e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject
+        FROM (SELECT o.ctid, o.* FROM webhooks.outbox o
+               WHERE (o.xid, o.id) > ($1, $2) AND o.xid <= $3
+                 AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = o.id)
+               ORDER BY o.xid, o.id
+               LIMIT $4) o
+        LEFT JOIN webhooks.event e ON e.id = o.id
+       ORDER BY o.xid, o.id",
+    &[pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::XID8OID, pg_sys::INT8OID],
+);
+
+struct Found {
+    key: OutboxKey,
+    xid: u64,
+    what: What,
+}
+
+enum What {
+    Queued(Uuid),
+    Nothing,
+    Event { event: Arc<Event>, owner: Option<String>, target: Option<Uuid>, about: Option<Uuid>, subject: Option<String> },
+}
+
+struct Read {
+    changes: Option<Changes>,
+    found: Vec<Found>,
+    /// Where the stretch goes on; `None`: it was read to its end.
+    to: Option<(u64, Uuid)>,
+}
+
+impl Worker {
+    /// Reads the outbox if somebody woke the worker, if more was left, or if it has not looked for a while.
+    pub(super) fn dispatch_if_due(&mut self) {
+        let now = clock::mono_ms();
+        let poll = now >= self.polled_ms + POLL_MS;
+        let room = self.scheduler.room();
+        if room == 0 {
+            return;
+        }
+        if !poll && !self.position.has_more() && !self.slot.woken.load(Ordering::Acquire) {
+            return;
+        }
+        // Whatever is committed from here on wakes again.
+        self.slot.woken.store(false, Ordering::Release);
+        if poll {
+            self.polled_ms = now;
+        }
+        if now >= self.swept_ms + SWEEP_MS && !self.position.has_more() {
+            self.swept_ms = now;
+            self.position.sweep();
+        }
+        let mut begun = false;
+        loop {
+            let counted = self.slot.definitions.load(Ordering::Acquire);
+            let limit = self.scheduler.room().min(READ);
+            if limit == 0 || (begun && !self.position.has_more()) {
+                return;
+            }
+            let mut advanced = None;
+            let read = transaction(c"dispatch", Isolation::RepeatableRead, || {
+                sql::connect(|spi| self.read(spi, limit, !begun, &mut advanced))
+            });
+            match read {
+                Ok(read) => {
+                    if let Some(position) = advanced {
+                        self.position = position;
+                    }
+                    self.take(read, counted);
+                }
+                Err(error) => {
+                    self.slot.woken.store(true, Ordering::Release);
+                    self.rolled_back("dispatch", &error);
+                    return;
+                }
+            }
+            begun = true;
+            // Requests go out, and outcomes come in, between two reads.
+            self.claim();
+            if self.position.has_more() {
+                return;
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        spi: &Connection,
+        limit: usize,
+        look_at_snapshot: bool,
+        advanced: &mut Option<webhooks_schedule::Position>,
+    ) -> Read {
+        let mut position = self.position.clone();
+        if look_at_snapshot {
+            let text: Option<String> = spi.read(&SNAPSHOT, &[]).get(0, 1);
+            if let Some(snapshot) = text.as_deref().and_then(Snapshot::parse) {
+                position.advance(snapshot);
+            }
+        }
+        let changes = self.changes(spi);
+        let mut found = Vec::new();
+        let mut to = None;
+        if let Some(stretch) = position.next() {
+            (found, to) = Self::read_stretch(spi, stretch, limit);
+        }
+        *advanced = Some(position);
+        Read { changes, found, to }
+    }
+
+    fn read_stretch(spi: &Connection, stretch: Stretch, limit: usize) -> (Vec<Found>, Option<(u64, Uuid)>) {
+        let xid = |xid: u64| Some(pg_sys::Datum::from(xid));
+        let rows = spi.read(
+            &READ_OUTBOX,
+            &[xid(stretch.after.0), sql::uuid(stretch.after.1), xid(stretch.until), sql::arg(limit as i64)],
+        );
+        let mut found = Vec::with_capacity(rows.len());
+        for row in 0..rows.len() {
+            let (Some(place), Some(xid), Some(id)) =
+                (rows.get::<pg_sys::ItemPointerData>(row, 1), rows.xid8(row, 2), rows.uuid(row, 3))
+            else {
+                continue;
+            };
+            let (block, offset) = pgrx::itemptr::item_pointer_get_both(place);
+            let what = if rows.get::<String>(row, 4).is_some() {
+                rows.uuid(row, 5).map_or(What::Nothing, What::Queued)
+            } else {
+                Self::read_event(&rows, row, id).unwrap_or(What::Nothing)
+            };
+            found.push(Found { key: OutboxKey { id, block, offset }, xid, what });
+        }
+        Self::make_durable(&found, stretch.foreign);
+        let to = if rows.len() < limit { None } else { found.last().map(|it| (it.xid, it.key.id)) };
+        (found, to)
+    }
+
+    fn read_event(rows: &sql::Rows<'_>, row: usize, id: Uuid) -> Option<What> {
+        let event = Event {
+            id,
+            created_ms: rows.time(row, 6)?,
+            event_type: rows.get(row, 7)?,
+            data: rows.get(row, 11)?,
+        };
+        Some(What::Event {
+            event: Arc::new(event),
+            owner: rows.get(row, 8),
+            target: rows.uuid(row, 9),
+            about: rows.uuid(row, 10),
+            subject: rows.get(row, 12),
+        })
+    }
+
+    /// Makes sure that no crash can undo what these rows tell of: a writer with `synchronous_commit = off`
+    /// is visible before its WAL is flushed.
+    fn make_durable(found: &[Found], foreign: bool) {
+        let xids: HashSet<u64> = found.iter().map(|it| it.xid).collect();
+        if xids.is_empty() {
+            return;
+        }
+        // SAFETY: a transaction between two snapshots of this cluster has its commit log page. One that may
+        // be from another cluster is not looked up: all WAL is flushed instead.
+        unsafe {
+            let upto = if foreign {
+                pg_sys::GetXLogInsertRecPtr()
+            } else {
+                xids.iter().map(|&xid| pg_sys::TransactionIdGetCommitLSN(xid_of(xid))).max().unwrap_or(0)
+            };
+            if upto > pg_sys::GetFlushRecPtr(std::ptr::null_mut()) {
+                pg_sys::XLogFlush(upto);
+            }
+        }
+    }
+
+    fn take(&mut self, read: Read, counted: u64) {
+        if let Some(changes) = read.changes {
+            self.take_changes(changes, counted);
+        }
+        self.position.read_to(read.to);
+        let now = clock::now();
+        let mut chosen = Vec::new();
+        for it in read.found {
+            if self.scheduler.dispatched(it.key.id) {
+                continue;
+            }
+            chosen.clear();
+            let event = match it.what {
+                What::Queued(webhook) => {
+                    self.scheduler.requeued(webhook);
+                    nothing(it.key.id)
+                }
+                What::Nothing => nothing(it.key.id),
+                What::Event { event, owner, target, about, subject } => {
+                    match target {
+                        Some(target) => chosen.extend(self.scheduler.index_of(target)),
+                        None => {
+                            let audience = self.scheduler.audience(&event.event_type, owner.as_deref());
+                            let mut judged: Option<serde_json::Value> = None;
+                            for &index in audience.iter() {
+                                let definition = self.scheduler.definition(index);
+                                if Some(definition.id) == about
+                                    || self.definitions.predates(definition.id, it.xid, event.created_ms)
+                                {
+                                    continue;
+                                }
+                                if !definition.filter.is_empty() {
+                                    let row = judged.get_or_insert_with(|| {
+                                        serde_json::from_str(subject.as_deref().unwrap_or(&event.data))
+                                            .unwrap_or(serde_json::Value::Null)
+                                    });
+                                    if !definition.filter.matches(row) {
+                                        continue;
+                                    }
+                                }
+                                chosen.push(index);
+                            }
+                        }
+                    }
+                    event
+                }
+            };
+            self.scheduler.offer(it.key, &event, &chosen, now);
+        }
+    }
+}
+
+/// Stands for the event of an outbox row that brings none.
+fn nothing(id: Uuid) -> Arc<Event> {
+    Arc::new(Event { id, event_type: String::new(), created_ms: 0, data: String::new() })
+}
+
+/// The 32 bits of a transaction id that the commit log is looked up by.
+fn xid_of(xid: u64) -> pg_sys::TransactionId {
+    pg_sys::TransactionId::from((xid & u64::from(u32::MAX)) as u32)
+}

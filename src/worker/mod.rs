@@ -1,0 +1,280 @@
+//! The worker of one database: dispatch, claim, settle, in one loop on the main thread. Requests are made
+//! by the threads of `webhooks_deliver`, which know nothing of Postgres.
+
+mod definitions;
+mod dispatch;
+mod rows;
+mod settle;
+mod start;
+mod upkeep;
+
+use crate::seam::{clock, raw};
+use crate::seam::transaction::RolledBack;
+use crate::settings::Settings;
+use crate::shmem::{self, Slot, State};
+use definitions::Definitions;
+use pgrx::pg_sys;
+use pgrx::prelude::PgSqlErrorCode;
+use settle::Settling;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use upkeep::Upkeep;
+use webhooks_deliver::{Job, Network, Outcome, Pool};
+use webhooks_schedule::{Ended, Limits, Position, Scheduler};
+
+/// How often the outbox is looked at without having been woken: for prepared transactions, and rows from a
+/// restore or replication.
+const POLL_MS: u64 = 5_000;
+/// How often rows are looked for that the position cannot find.
+const SWEEP_MS: u64 = 60_000;
+/// Time between two settlements while outcomes keep coming.
+const SETTLE_MS: u64 = 5;
+/// So many units are settled at once, whenever they come.
+const SETTLE_UNITS: usize = 256;
+/// How long a transaction that failed for want of something is not tried again.
+const PAUSE_MS: u64 = 250;
+
+/// What the stages share.
+pub(crate) struct Worker {
+    slot: &'static Slot,
+    settings: Settings,
+    limits: Limits,
+    scheduler: Scheduler,
+    pool: Pool,
+    position: Position,
+    definitions: Definitions,
+    settling: Settling,
+    upkeep: Upkeep,
+    polled_ms: u64,
+    swept_ms: u64,
+    /// Not before: something failed that may be better soon.
+    paused_until_ms: u64,
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        max_in_flight: settings.max_in_flight,
+        concurrent: settings.concurrent_deliveries,
+        per_minute: settings.deliveries_per_minute,
+        disable_after_ms: i64::try_from(settings.disable_after.as_millis()).unwrap_or(i64::MAX),
+    }
+}
+
+fn network(settings: &Settings) -> Network {
+    Network {
+        guard: settings.guard.clone(),
+        allowed_ports: settings.allowed_ports.clone(),
+        ca_file: (!settings.ca_file.is_empty()).then(|| PathBuf::from(&settings.ca_file)),
+    }
+}
+
+/// Entry point, named in the registration by the launcher; the argument is the database's oid.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
+    let database = pg_sys::Oid::from(arg.value() as u32);
+    // SAFETY: Postgres's own handlers, in place before signals are unblocked. SIGUSR1 has its handler from
+    // the start, since the worker asked for a database connection.
+    unsafe {
+        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(raw::SignalHandlerForConfigReload));
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(raw::die));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+    let Some(slot) = shmem::shared().and_then(|shared| shared.find(database)) else { return };
+    if !slot.claim() {
+        return;
+    }
+    // SAFETY: the callback has the type that is asked for, and touches shared memory only.
+    unsafe {
+        pg_sys::before_shmem_exit(Some(leave), arg);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+    }
+    if let Some(mut worker) = start::start(slot) {
+        worker.run();
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn leave(_code: i32, arg: pg_sys::Datum) {
+    if let Some(shared) = shmem::shared() {
+        if let Some(slot) = shared.find(pg_sys::Oid::from(arg.value() as u32)) {
+            slot.release();
+        }
+        shared.wake_launcher();
+    }
+}
+
+/// Ends the process. Delivery threads may be blocked: they are not waited for.
+fn exit(state: Option<(&Slot, State)>) -> ! {
+    if let Some((slot, state)) = state {
+        slot.set_state(state);
+    }
+    // SAFETY: outside of a transaction; runs the exit callbacks and ends the process.
+    unsafe { pg_sys::proc_exit(0) }
+}
+
+impl Worker {
+    fn run(&mut self) {
+        let wait = crate::seam::wait::WaitSet::new(self.pool.fd());
+        let mut outcomes = Vec::new();
+        self.slot.set_state(State::Running);
+        loop {
+            self.obey();
+            let pause = clock::mono_ms() < self.paused_until_ms;
+            self.collect(&mut outcomes);
+            let tick = self.scheduler.tick(&self.limits, clock::now());
+            if self.settings.enabled && !pause {
+                self.dispatch_if_due();
+                self.claim();
+                self.settle_if_due();
+                self.upkeep();
+            } else {
+                self.settle_if_due();
+            }
+            self.slot.in_flight.store(self.scheduler.in_flight() as u32, Ordering::Relaxed);
+            self.slot.threads.store(self.pool.threads() as u32, Ordering::Relaxed);
+            let sleep = self.sleep_ms(tick.wake_in_ms);
+            if sleep > 1_000 {
+                // SAFETY: outside of a transaction. Nothing happens for a while: let autovacuum know now.
+                unsafe {
+                    pg_sys::pgstat_report_stat(true);
+                }
+            }
+            wait.wait(sleep);
+        }
+    }
+
+    /// Obeys the server: shut down, reload, interrupts.
+    fn obey(&mut self) {
+        // SAFETY: flags of this process, set by signal handlers.
+        let (die, reload) = unsafe { (pg_sys::ProcDiePending != 0, pg_sys::ConfigReloadPending != 0) };
+        if die || self.slot.stopped.load(Ordering::Acquire) {
+            self.leave();
+        }
+        pgrx::check_for_interrupts!();
+        if reload {
+            // SAFETY: on the main thread, outside of a transaction.
+            unsafe {
+                pg_sys::ConfigReloadPending = 0;
+                pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+            }
+            self.reload();
+        }
+    }
+
+    /// Ends in good order: what has come in is written, what is under way will be sent again.
+    fn leave(&mut self) -> ! {
+        // SAFETY: this process is about to end. With interrupts held, the last transaction is not ended by
+        // the very request that made it the last one.
+        unsafe {
+            pg_sys::InterruptHoldoffCount += 1;
+        }
+        self.pool.shutdown();
+        let mut outcomes = Vec::new();
+        self.collect(&mut outcomes);
+        self.settle();
+        self.write_stats();
+        settle::flush_wal();
+        exit(None);
+    }
+
+    fn reload(&mut self) {
+        let settings = Settings::read();
+        if settings == self.settings {
+            return;
+        }
+        if let Err(error) = self.pool.reconfigure(network(&settings)) {
+            pgrx::warning!("webhooks goes on with the old network settings: {error}");
+        }
+        self.limits = limits(&settings);
+        self.settings = settings;
+        self.slot.set_state(if self.settings.enabled { State::Running } else { State::Disabled });
+        self.scheduler.settings_changed();
+        self.definitions.forget_versions();
+        self.polled_ms = 0;
+    }
+
+    fn collect(&mut self, outcomes: &mut Vec<Outcome>) {
+        self.pool.drain(outcomes);
+        for outcome in outcomes.drain(..) {
+            let ended = settle::ended(outcome);
+            self.end(ended);
+        }
+    }
+
+    fn end(&mut self, ended: Ended) {
+        let jitter = self.settings.retry_jitter.then(clock::fraction);
+        self.scheduler.ended(ended, &self.limits, clock::now(), jitter);
+    }
+
+    fn claim(&mut self) {
+        while let Some(claim) = self.scheduler.claim(&self.limits, clock::now()) {
+            match claim.endpoint {
+                Ok(endpoint) => self.pool.submit(Job {
+                    token: claim.token,
+                    event: claim.event,
+                    target: claim.target,
+                    endpoint,
+                    delivery: claim.delivery,
+                    attempt: claim.attempt,
+                    timeout: self.settings.request_timeout,
+                }),
+                Err(why) => self.end(Ended {
+                    token: claim.token,
+                    result: webhooks_core::verdict::Ended::Error(why),
+                    timed_out: false,
+                    started_ms: clock::unix_ms(),
+                    duration_ms: 0,
+                    excerpt: None,
+                    remark: None,
+                }),
+            }
+        }
+    }
+
+    fn sleep_ms(&self, tick: Option<u64>) -> u64 {
+        let now = clock::mono_ms();
+        let next = |at: u64| at.saturating_sub(now);
+        let mut sleep = next(self.polled_ms + POLL_MS);
+        if let Some(tick) = tick {
+            sleep = sleep.min(tick);
+        }
+        if now < self.paused_until_ms {
+            return sleep.max(1).min(next(self.paused_until_ms).max(1));
+        }
+        if self.settings.enabled {
+            if self.position.has_more() && self.scheduler.room() > 0 {
+                return 0;
+            }
+            sleep = sleep.min(self.upkeep.next_ms(now));
+        }
+        if let Some(settle) = self.settling.next_ms(now, &self.scheduler) {
+            sleep = sleep.min(settle);
+        }
+        if self.slot.woken.load(Ordering::Acquire) && self.scheduler.room() > 0 {
+            return 0;
+        }
+        sleep
+    }
+
+    /// Judges a transaction that was rolled back: over soon, or for good. Returns only if it may be tried
+    /// again.
+    fn rolled_back(&mut self, stage: &str, error: &RolledBack) {
+        if start::extension_is_gone() {
+            exit(Some((self.slot, State::NoExtension)));
+        }
+        pgrx::log!("webhooks: {stage} was rolled back: {}", error.message);
+        self.settling.note_error(format!("{stage}: {}", error.message));
+        self.paused_until_ms = clock::mono_ms() + PAUSE_MS;
+    }
+}
+
+/// Whether an error says something of the server's state, rather than of what was written.
+fn is_transient(code: PgSqlErrorCode) -> bool {
+    let code = code as i32;
+    // A SQLSTATE is packed in six bits a character; its class is in the lowest twelve.
+    let class = |a: u8, b: u8| i32::from((a - b'0') & 0x3f) | (i32::from((b - b'0') & 0x3f) << 6);
+    let of = code & 0xfff;
+    [class(b'4', b'0'), class(b'5', b'3'), class(b'5', b'5'), class(b'5', b'7'), class(b'5', b'8'), class(b'2', b'5')]
+        .contains(&of)
+}

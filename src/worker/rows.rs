@@ -1,0 +1,127 @@
+//! Queue rows into memory: backlogs of webhooks, and retries that come due.
+
+use super::Worker;
+use crate::seam::clock;
+use crate::seam::sql::{self, Statement};
+use crate::seam::transaction::{Isolation, transaction};
+use pgrx::pg_sys;
+use std::collections::HashMap;
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks_core::request::Event;
+use webhooks_schedule::Recorded;
+
+/// Rows fetched of one webhook at once.
+const EACH: i64 = 64;
+/// Webhooks asked for at once.
+const WEBHOOKS: usize = 100;
+/// Retries fetched at once.
+const DUE: i64 = 1_000;
+
+static BACKLOG: Statement = Statement::new(
+    c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
+             e.type, e.created_at, e.data
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS w(id, after)
+       CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
+                            WHERE q.webhook_id = w.id AND q.seq > w.after
+                              AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
+                              AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = q.id)
+                            ORDER BY q.seq LIMIT $3) q
+        JOIN webhooks.event e ON e.id = q.event_id
+       ORDER BY q.webhook_id, q.seq",
+    &[pg_sys::UUIDARRAYOID, pg_sys::INT8ARRAYOID, pg_sys::INT8OID],
+);
+static COMING_DUE: Statement = Statement::new(
+    c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
+             e.type, e.created_at, e.data
+        FROM (SELECT * FROM webhooks.queue q
+               WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3
+                 AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = q.id)
+               ORDER BY q.due, q.id LIMIT $4) q
+        JOIN webhooks.event e ON e.id = q.event_id
+       ORDER BY q.due, q.id",
+    &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
+);
+
+impl Worker {
+    /// Fetches what memory asks for. To be called when everything has been written.
+    pub(super) fn fetch_rows(&mut self) {
+        let wanting = self.scheduler.wants_rows(WEBHOOKS);
+        if !wanting.is_empty() {
+            let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
+                let ids = sql::uuids(wanting.iter().map(|(id, _)| *id));
+                let after = sql::arg(wanting.iter().map(|(_, after)| *after).collect::<Vec<i64>>());
+                sql::connect(|spi| recorded(&spi.read(&BACKLOG, &[ids, after, sql::arg(EACH)])))
+            });
+            match fetched {
+                Ok(rows) => {
+                    let mut of: HashMap<Uuid, Vec<Recorded>> = HashMap::new();
+                    for row in rows {
+                        of.entry(row.webhook).or_default().push(row);
+                    }
+                    let now = clock::now();
+                    for (webhook, _) in wanting {
+                        let rows = of.remove(&webhook).unwrap_or_default();
+                        let more = rows.len() as i64 >= EACH;
+                        self.scheduler.rows(webhook, rows, more, now);
+                    }
+                }
+                Err(error) => {
+                    for (webhook, _) in wanting {
+                        self.scheduler.requeued(webhook);
+                    }
+                    self.rolled_back("fetch", &error);
+                    return;
+                }
+            }
+        }
+        let now = clock::now();
+        let Some((after, until)) = self.scheduler.wants_due(now) else { return };
+        let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
+            sql::connect(|spi| {
+                let after_due = sql::time(after.0.max(0));
+                recorded(&spi.read(&COMING_DUE, &[after_due, sql::uuid(after.1), sql::time(until), sql::arg(DUE)]))
+            })
+        });
+        match fetched {
+            Ok(rows) => {
+                let full = rows.len() as i64 >= DUE;
+                self.scheduler.due_rows(rows, until, full, now);
+            }
+            Err(error) => self.rolled_back("fetch", &error),
+        }
+    }
+}
+
+/// Rows of a statement whose columns are those of the two above. Deliveries of one event share it.
+fn recorded(rows: &sql::Rows<'_>) -> Vec<Recorded> {
+    let mut events: HashMap<Uuid, Arc<Event>> = HashMap::new();
+    (0..rows.len())
+        .filter_map(|row| {
+            let id = rows.uuid(row, 3)?;
+            let event = match events.get(&id) {
+                Some(event) => Arc::clone(event),
+                None => {
+                    let event = Arc::new(Event {
+                        id,
+                        event_type: rows.get(row, 9)?,
+                        created_ms: rows.time(row, 10)?,
+                        data: rows.get(row, 11)?,
+                    });
+                    events.insert(id, Arc::clone(&event));
+                    event
+                }
+            };
+            Some(Recorded {
+                id: rows.uuid(row, 1)?,
+                webhook: rows.uuid(row, 2)?,
+                event,
+                seq: rows.get(row, 4)?,
+                attempts: u32::try_from(rows.get::<i32>(row, 5)?).unwrap_or(0),
+                attempts_before: u32::try_from(rows.get::<i32>(row, 6)?).unwrap_or(0),
+                due_ms: rows.time(row, 7),
+                created_ms: rows.time(row, 8)?,
+            })
+        })
+        .collect()
+}

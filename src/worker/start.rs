@@ -1,0 +1,201 @@
+//! What the worker does before its loop: pins its settings, makes sure that it may deliver from here, and
+//! fills its memory.
+
+use super::definitions::Definitions;
+use super::settle::Settling;
+use super::upkeep::Upkeep;
+use super::{Worker, exit, limits, network};
+use crate::seam::clock;
+use crate::seam::sql::{self, Statement};
+use crate::seam::transaction::{Isolation, RolledBack, transaction};
+use crate::settings::Settings;
+use crate::shmem::{Slot, State};
+use pgrx::pg_sys;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::atomic::Ordering;
+use uuid::Uuid;
+use webhooks_deliver::Pool;
+use webhooks_schedule::{Position, Scheduler};
+
+/// What the worker relies on, whatever the database or its owner has set.
+const PINNED: &[(&CStr, &CStr)] = &[
+    (c"search_path", c"pg_catalog, pg_temp"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_deferrable", c"off"),
+    (c"session_replication_role", c"origin"),
+    (c"row_security", c"off"),
+    (c"statement_timeout", c"0"),
+    (c"lock_timeout", c"1s"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+    // What a crash takes is done again: see settle::flush_wal for the bound.
+    (c"synchronous_commit", c"off"),
+    (c"TimeZone", c"UTC"),
+    (c"DateStyle", c"ISO, MDY"),
+    (c"jit", c"off"),
+    (c"plan_cache_mode", c"force_generic_plan"),
+    (c"enable_partitionwise_join", c"off"),
+    (c"log_statement", c"none"),
+    (c"log_min_duration_statement", c"-1"),
+    (c"debug_print_parse", c"off"),
+];
+
+/// One row: the version of the extension in this database, and whether these tables were made in another.
+static WHERE: Statement = Statement::new(
+    c"SELECT e.extversion,
+             EXISTS (SELECT FROM webhooks.home h WHERE h.database <> d.oid)
+        FROM pg_catalog.pg_extension e, pg_catalog.pg_database d
+       WHERE e.extname = 'webhooks' AND d.datname = pg_catalog.current_database()",
+    &[],
+);
+static MOVE_HOME: Statement = Statement::new(
+    c"UPDATE webhooks.home SET database = (SELECT d.oid FROM pg_catalog.pg_database d
+                                            WHERE d.datname = pg_catalog.current_database())",
+    &[],
+);
+/// Ends of attempts in the last minute, for the rate windows.
+static RECENT: Statement = Statement::new(
+    c"SELECT webhook_id, ended
+        FROM (SELECT d.webhook_id, d.completed_at AS ended
+                FROM webhooks.delivery d
+               WHERE d.completed_at > now() - interval '1 minute' AND d.started_at IS NOT NULL
+              UNION ALL
+              SELECT coalesce(q.webhook_id, d.webhook_id), a.started_at + a.duration_ms * interval '1 ms'
+                FROM webhooks.attempt a
+                LEFT JOIN webhooks.queue q ON q.id = a.delivery_id
+                LEFT JOIN webhooks.delivery d ON d.id = a.delivery_id
+               WHERE a.started_at > now() - interval '2 minutes') t
+       WHERE webhook_id IS NOT NULL
+       ORDER BY ended",
+    &[],
+);
+
+/// Whether the database has the extension no longer.
+pub(super) fn extension_is_gone() -> bool {
+    let gone = transaction(c"looking for the extension", Isolation::ReadCommitted, || {
+        // SAFETY: in a transaction.
+        unsafe { pg_sys::get_extension_oid(c"webhooks".as_ptr(), true) == pg_sys::InvalidOid }
+    });
+    gone.unwrap_or(false)
+}
+
+/// The worker, ready to run; `None`: this database is not to be served now.
+pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
+    for (name, value) in PINNED {
+        // SAFETY: both are NUL-terminated; the process is connected.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+    // SAFETY: the process is connected.
+    unsafe {
+        pg_sys::pgstat_report_appname(c"webhooks worker".as_ptr());
+    }
+    if extension_is_gone() {
+        exit(Some((slot, State::NoExtension)));
+    }
+    match transaction(c"starting", Isolation::ReadCommitted, || look(slot)) {
+        Ok(State::Running) => {}
+        Ok(state) => exit(Some((slot, state))),
+        Err(error) => fail(&error),
+    }
+    let settings = Settings::read();
+    let pool = match Pool::start(
+        webhooks_deliver::Limits { threads: settings.max_in_flight, ..webhooks_deliver::Limits::default() },
+        network(&settings),
+    ) {
+        Ok(pool) => pool,
+        Err(error) => {
+            // A CA file that cannot be read must not stop deliveries that do not need it.
+            pgrx::warning!("webhooks starts without webhooks.ca_file: {error}");
+            let without = Settings { ca_file: String::new(), ..settings.clone() };
+            match Pool::start(
+                webhooks_deliver::Limits { threads: settings.max_in_flight, ..webhooks_deliver::Limits::default() },
+                network(&without),
+            ) {
+                Ok(pool) => pool,
+                Err(error) => pgrx::error!("webhooks cannot start its delivery threads: {error}"),
+            }
+        }
+    };
+    let mut worker = Worker {
+        slot,
+        limits: limits(&settings),
+        settings,
+        scheduler: Scheduler::new(),
+        pool,
+        position: Position::new(),
+        definitions: Definitions::default(),
+        settling: Settling::default(),
+        upkeep: Upkeep::default(),
+        polled_ms: 0,
+        swept_ms: clock::mono_ms(),
+        paused_until_ms: 0,
+    };
+    if let Err(error) = worker.load_definitions() {
+        fail(&error);
+    }
+    if let Err(error) = worker.find_orphans() {
+        fail(&error);
+    }
+    match transaction(c"starting", Isolation::ReadCommitted, recent) {
+        Ok(recent) => {
+            for (webhook, ends) in recent {
+                worker.scheduler.seed_window(webhook, ends);
+            }
+        }
+        Err(error) => fail(&error),
+    }
+    slot.woken.store(true, Ordering::Release);
+    Some(worker)
+}
+
+fn fail(error: &RolledBack) -> ! {
+    pgrx::log!("webhooks: the worker could not start: {}", error.message);
+    exit(None)
+}
+
+/// Judges whether the worker of this slot may deliver from this database.
+fn look(slot: &Slot) -> State {
+    sql::connect(|spi| {
+        let rows = spi.read(&WHERE, &[]);
+        let version: Option<String> = rows.get(0, 1);
+        if version.as_deref() != Some(env!("CARGO_PKG_VERSION")) {
+            pgrx::warning!(
+                "webhooks: the library is version {}, the extension {}: run ALTER EXTENSION webhooks UPDATE, or install the other library",
+                env!("CARGO_PKG_VERSION"),
+                version.unwrap_or_default()
+            );
+            return State::Mismatch;
+        }
+        if rows.get(0, 2) == Some(true) {
+            if !slot.accept_clone.swap(false, Ordering::AcqRel) {
+                return State::Cloned;
+            }
+            spi.write(&MOVE_HOME, &[]);
+        }
+        State::Running
+    })
+}
+
+/// Ends of recent attempts by webhook, monotonic milliseconds.
+fn recent() -> HashMap<Uuid, Vec<u64>> {
+    let now = clock::now();
+    let mut found: HashMap<Uuid, Vec<u64>> = HashMap::new();
+    sql::connect(|spi| {
+        let rows = spi.read(&RECENT, &[]);
+        for row in 0..rows.len() {
+            if let (Some(webhook), Some(ended)) = (rows.uuid(row, 1), rows.time(row, 2)) {
+                let ago = u64::try_from(now.unix_ms - ended).unwrap_or(0);
+                found.entry(webhook).or_default().push(now.mono_ms.saturating_sub(ago));
+            }
+        }
+    });
+    found
+}
