@@ -10,9 +10,9 @@ CREATE FUNCTION webhooks.format_time(at timestamptz) RETURNS text
     RETURN pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 COMMENT ON FUNCTION webhooks.format_time(timestamptz) IS 'A time as JSON holds it: UTC, ISO 8601, milliseconds';
 
-CREATE FUNCTION webhooks.worker(
-    OUT pid integer, OUT state text, OUT in_flight integer, OUT threads integer, OUT truncated_total bigint
-) LANGUAGE c VOLATILE PARALLEL RESTRICTED
+CREATE FUNCTION webhooks.worker()
+    RETURNS TABLE (pid integer, state text, in_flight integer, threads integer, truncated_total bigint)
+    LANGUAGE c VOLATILE ROWS 1 PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'worker_wrapper';
 COMMENT ON FUNCTION webhooks.worker() IS 'The worker of this database, from shared memory';
 

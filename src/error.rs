@@ -47,9 +47,30 @@ pub(crate) enum Error {
     Spi(#[from] pgrx::spi::SpiError),
 }
 
+/// A hint that may be missing.
+pub(crate) struct Hint(Option<String>);
+
+impl From<&str> for Hint {
+    fn from(hint: &str) -> Self {
+        Self(Some(hint.to_owned()))
+    }
+}
+
+impl From<String> for Hint {
+    fn from(hint: String) -> Self {
+        Self(Some(hint))
+    }
+}
+
+impl From<Option<String>> for Hint {
+    fn from(hint: Option<String>) -> Self {
+        Self(hint)
+    }
+}
+
 impl Error {
-    pub(crate) fn invalid(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Invalid { message: message.into(), hint: Some(hint.into()) }
+    pub(crate) fn invalid(message: impl Into<String>, hint: impl Into<Hint>) -> Self {
+        Self::Invalid { message: message.into(), hint: hint.into().0 }
     }
 
     fn code(&self) -> PgSqlErrorCode {

@@ -70,8 +70,8 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
     // SAFETY: the handlers are Postgres's own; signals are unblocked after they are in place, as every
     // background worker must do before it connects.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(raw::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(raw::SignalHandlerForShutdownRequest));
+        raw::pqsignal(pg_sys::SIGHUP as i32, raw::SignalHandlerForConfigReload);
+        raw::pqsignal(pg_sys::SIGTERM as i32, raw::SignalHandlerForShutdownRequest);
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::pgstat_report_appname(c"webhooks launcher".as_ptr());
@@ -103,7 +103,7 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
             );
             pg_sys::ResetLatch(pg_sys::MyLatch);
             if pg_sys::ShutdownRequestPending != 0 {
-                pg_sys::proc_exit(0);
+                raw::proc_exit(0);
             }
             pgrx::check_for_interrupts!();
             if pg_sys::ConfigReloadPending != 0 {

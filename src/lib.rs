@@ -38,3 +38,22 @@ pub extern "C-unwind" fn _PG_init() {
         launcher::register();
     }
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+#[path = "../pg_test/in_server/mod.rs"]
+#[allow(clippy::expect_used, clippy::unwrap_used)]
+mod tests;
+
+/// What `cargo pgrx test` needs to know.
+#[cfg(test)]
+pub mod pg_test {
+    /// Nothing to set up.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// The library must be preloaded.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries='webhooks'", "max_worker_processes=16"]
+    }
+}

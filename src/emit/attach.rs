@@ -4,7 +4,7 @@
 use crate::access;
 use crate::error::{Error, reply};
 use crate::functions::register_event_type_as_owner as register;
-use crate::seam::owner::as_owner;
+use crate::seam::owner::{as_owner, set_local};
 use pgrx::prelude::*;
 use pgrx::{Spi, pg_sys};
 use std::ffi::{CStr, CString};
@@ -159,6 +159,8 @@ impl Table {
     fn replace_triggers(&self, arguments: Option<&[String]>) -> Result<(), Error> {
         let table = format!("{}.{}", quote(&self.schema), quote(&self.name));
         as_owner(|| {
+            // "trigger does not exist, skipping" is nobody's news.
+            set_local(c"client_min_messages", c"warning");
             for (trigger, operation) in TRIGGERS {
                 Spi::run(&format!("DROP TRIGGER IF EXISTS {trigger} ON {table}"))?;
                 let Some(arguments) = arguments else { continue };

@@ -10,6 +10,7 @@ use crate::seam::owner;
 use pgrx::{FromDatum, pg_sys};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use uuid::Uuid;
@@ -116,16 +117,16 @@ fn load() -> Result<(), Error> {
     VALID.store(true, Ordering::Relaxed);
     let mut off: HashMap<Uuid, i32> = HashMap::new();
     scan(disabled, |row| {
-        if let (Some(id), Some(activation)) = (row.uuid(1), row.get::<i32>(2)) {
+        if let (Some(id), Some(activation)) = (row.uuid(c"webhook_id"), row.get::<i32>(c"activation")) {
             off.insert(id, activation);
         }
     });
     let mut active = Vec::new();
     scan(webhook, |row| {
-        let (Some(id), Some(events)) = (row.uuid(1), row.get::<Vec<String>>(4)) else { return };
-        let on = row.get(7) == Some(true) && off.get(&id).copied() != row.get(8);
+        let (Some(id), Some(events)) = (row.uuid(c"id"), row.get::<Vec<String>>(c"events")) else { return };
+        let on = row.get(c"active") == Some(true) && off.get(&id).copied() != row.get(c"activation");
         if on {
-            active.push((row.get(2), Subscription::of(&events)));
+            active.push((row.get(c"owner"), Subscription::of(&events)));
         }
     });
     CACHE.with_borrow_mut(|cache| *cache = Cache { active, audiences: HashMap::new() });
@@ -133,23 +134,28 @@ fn load() -> Result<(), Error> {
 }
 
 struct Row {
+    table: pg_sys::Oid,
     tuple: pg_sys::HeapTuple,
     columns: pg_sys::TupleDesc,
 }
 
 impl Row {
-    fn get<T: FromDatum>(&self, column: i32) -> Option<T> {
+    fn get<T: FromDatum>(&self, name: &CStr) -> Option<T> {
         let mut is_null = true;
         // SAFETY: the tuple is the scan's current one, the description its table's; our own schema says
         // what type the column has.
         unsafe {
+            let column = i32::from(pg_sys::get_attnum(self.table, name.as_ptr()));
+            if column <= 0 {
+                return None;
+            }
             let datum = pg_sys::heap_getattr(self.tuple, column, self.columns, &mut is_null);
             T::from_datum(datum, is_null)
         }
     }
 
-    fn uuid(&self, column: i32) -> Option<Uuid> {
-        self.get::<pgrx::Uuid>(column).map(|id| Uuid::from_bytes(*id.as_bytes()))
+    fn uuid(&self, name: &CStr) -> Option<Uuid> {
+        self.get::<pgrx::Uuid>(name).map(|id| Uuid::from_bytes(*id.as_bytes()))
     }
 }
 
@@ -166,7 +172,7 @@ fn scan(table: pg_sys::Oid, mut each: impl FnMut(&Row)) {
             if tuple.is_null() {
                 break;
             }
-            each(&Row { tuple, columns: (*relation).rd_att });
+            each(&Row { table, tuple, columns: (*relation).rd_att });
         }
         pg_sys::systable_endscan(scan);
         pg_sys::UnregisterSnapshot(snapshot);

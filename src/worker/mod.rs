@@ -76,8 +76,8 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     // SAFETY: Postgres's own handlers, in place before signals are unblocked. SIGUSR1 has its handler from
     // the start, since the worker asked for a database connection.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(raw::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(raw::die));
+        raw::pqsignal(pg_sys::SIGHUP as i32, raw::SignalHandlerForConfigReload);
+        raw::pqsignal(pg_sys::SIGTERM as i32, raw::die);
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     let Some(slot) = shmem::shared().and_then(|shared| shared.find(database)) else { return };
@@ -110,7 +110,7 @@ fn exit(state: Option<(&Slot, State)>) -> ! {
         slot.set_state(state);
     }
     // SAFETY: outside of a transaction; runs the exit callbacks and ends the process.
-    unsafe { pg_sys::proc_exit(0) }
+    unsafe { raw::proc_exit(0) }
 }
 
 impl Worker {

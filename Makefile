@@ -1,0 +1,42 @@
+# Everything here works on a fresh checkout, as root or as an ordinary user with sudo, and installs what it needs.
+# What is fetched or built outside the checkout is kept in WEBHOOKS_CACHE (~/.cache/webhooks; root: /var/cache/webhooks).
+
+PG ?= 15
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what building and testing need, nothing else
+	@scripts/setup
+
+install: ## build for release and install for one server: make install PG_CONFIG=/path/to/pg_config
+	@scripts/install "$(PG_CONFIG)"
+
+demo: ## a cluster, a receiver, and verified deliveries between them (KEEP=1 leaves them running, PG=18)
+	@demo/run $(PG) $(KEEP)
+
+demo-stop: ## stop what make demo KEEP=1 left running
+	@demo/stop
+
+test: ## the whole suite, the one that CI runs
+	@scripts/test
+
+lint: ## format, clippy, shellcheck, documentation
+	@scripts/lint
+
+unit: ## unit and property tests, without a server
+	@scripts/unit
+
+pg-test: ## tests inside a server: make pg-test PG=15 [TEST=part of a name]
+	@scripts/pg-test $(PG) $(TEST)
+
+cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 [ARGS='arguments of pytest']
+	@scripts/cluster-test $(PG) $(ARGS)
+
+fmt: ## format the code
+	@cargo fmt --all
+
+clean: ## remove what was built in this checkout; the cache stays
+	@scripts/clean
+
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test fmt clean

@@ -1,0 +1,157 @@
+//! Why an attempt has no answer, in words that a tenant may read. Made on delivery threads.
+//!
+//! Nothing here holds an address, a name from a certificate, or text from the peer: an endpoint's owner sees these words,
+//! and must not learn from them what else the server can reach.
+
+use std::io;
+
+/// Why a request got no usable answer.
+///
+/// `Display` is short and lower-case, fit for the log that tenants read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// An address of the host is refused by the address guard; nothing was connected.
+    #[error("address refused")]
+    AddressRefused,
+    /// The port is not among the allowed ones; nothing was connected.
+    #[error("port refused")]
+    PortRefused,
+    /// The host's name has no address, or no name server answered in time for its own limits.
+    #[error("name not found")]
+    NameNotFound,
+    /// Too many look-ups wait already.
+    #[error("name lookup overloaded")]
+    LookupOverloaded,
+    /// Nobody listens there.
+    #[error("connection refused")]
+    ConnectionRefused,
+    /// The peer reset the connection before its answer was complete.
+    #[error("connection reset")]
+    ConnectionReset,
+    /// The peer closed the connection before its answer was complete.
+    #[error("connection closed")]
+    ConnectionClosed,
+    /// No route to the host.
+    #[error("host unreachable")]
+    Unreachable,
+    /// The limit of the whole request has passed.
+    #[error("timed out")]
+    TimedOut,
+    /// No trusted TLS session.
+    #[error("tls: {0}")]
+    Tls(&'static str),
+    /// What came back is not HTTP, or too much of it.
+    #[error("broken response: {0}")]
+    BrokenResponse(&'static str),
+    /// The request cannot be expressed in HTTP.
+    #[error("request cannot be sent: {0}")]
+    BadRequest(&'static str),
+    /// Any other failure of a socket.
+    #[error("network error")]
+    Network,
+    /// The pool was shut down while the request was under way.
+    #[error("shut down")]
+    ShutDown,
+    /// No thread could be started for the job.
+    #[error("no thread")]
+    NoThread,
+    /// A defect of ours: the attempt panicked.
+    #[error("internal error")]
+    Internal,
+}
+
+impl Failure {
+    /// Whether the time limit was what ended the attempt.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Failure::TimedOut)
+    }
+
+    /// Carries this failure through ureq's error type; [`Failure::from`] takes it out again.
+    pub(crate) fn into_ureq(self) -> ureq::Error {
+        ureq::Error::Other(Box::new(self))
+    }
+
+    /// The same for code that speaks of I/O errors.
+    pub(crate) fn into_io(self) -> io::Error {
+        self.into_ureq().into_io()
+    }
+}
+
+impl From<&io::Error> for Failure {
+    fn from(error: &io::Error) -> Failure {
+        use io::ErrorKind::*;
+        match error.kind() {
+            ConnectionRefused => Failure::ConnectionRefused,
+            ConnectionReset | ConnectionAborted | BrokenPipe => Failure::ConnectionReset,
+            UnexpectedEof => Failure::ConnectionClosed,
+            HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable => {
+                Failure::Unreachable
+            }
+            TimedOut => Failure::TimedOut,
+            NotConnected => Failure::ShutDown,
+            _ => Failure::Network,
+        }
+    }
+}
+
+impl From<ureq::Error> for Failure {
+    fn from(error: ureq::Error) -> Failure {
+        match error {
+            ureq::Error::Timeout(_) => Failure::TimedOut,
+            ureq::Error::Io(error) => Failure::from(&error),
+            ureq::Error::HostNotFound => Failure::NameNotFound,
+            ureq::Error::LargeResponseHeader(..) => Failure::BrokenResponse("headers too large"),
+            ureq::Error::Protocol(error) => Failure::BrokenResponse(protocol(&error)),
+            ureq::Error::Http(_) => Failure::BadRequest("invalid header"),
+            ureq::Error::BadUri(_) => Failure::BadRequest("invalid url"),
+            ureq::Error::Other(error) => match error.downcast::<Failure>() {
+                Ok(failure) => *failure,
+                Err(_) => Failure::Internal,
+            },
+            _ => Failure::Internal,
+        }
+    }
+}
+
+/// ureq's own words may quote what the peer sent; these do not. Its protocol errors are not exported by name, so they are
+/// told apart by the constant part of their text; what is not recognised is still "not http".
+fn protocol(error: &dyn std::fmt::Display) -> &'static str {
+    const KNOWN: [(&str, &str); 6] = [
+        ("unsupported http version", "http version"),
+        ("conflicting content-length", "conflicting lengths"),
+        ("content-length header not a number", "invalid length"),
+        ("both transfer-encoding", "conflicting lengths"),
+        ("chunk ", "invalid chunk"),
+        ("http parse resulted in too many", "too many headers"),
+    ];
+    let text = error.to_string();
+    KNOWN
+        .iter()
+        .find(|(prefix, _)| text.starts_with(prefix))
+        .map_or("not http", |(_, words)| words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_peer_are_never_repeated() {
+        let error = ureq::Error::Other("10.0.0.1 said secret".into());
+        assert_eq!(Failure::from(error).to_string(), "internal error");
+        assert_eq!(
+            protocol(&"http parse fail: secret 10.0.0.1"),
+            "not http",
+            "the parser's detail is dropped"
+        );
+        let error = io::Error::other("10.0.0.1 said secret");
+        assert_eq!(Failure::from(&error).to_string(), "network error");
+    }
+
+    #[test]
+    fn a_failure_survives_the_way_through_ureq() {
+        let failure = Failure::Tls("unknown issuer");
+        assert_eq!(Failure::from(failure.into_ureq()), failure);
+    }
+}

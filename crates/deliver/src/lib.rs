@@ -1,0 +1,41 @@
+//! Threads and sockets of the webhook sender: what is to be sent goes in, what became of it comes out. No Postgres.
+//!
+//! The worker's main thread owns a [`Pool`]. It [submits](Pool::submit) jobs, sleeps on [`Pool::fd`] beside its other
+//! business, and [drains](Pool::drain) outcomes; none of this blocks. Everything else runs on threads of the pool, on which
+//! every signal is blocked, and which print and log nothing.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | `pool` | the pool, and the life of a delivery thread |
+//! | `attempt` | one request, from the signature to the answer |
+//! | `outcomes` | the way back, and the descriptor |
+//! | `client` | one configuration of the network |
+//! | `resolver` | names to addresses; the address guard |
+//! | `transport` | bytes of one connection, plain or TLS |
+//! | `kept` | connections that wait for their next request |
+//! | `socket` | a socket that never blocks but in `poll` |
+//! | `tls` | what TLS trusts |
+//! | `failure` | why there is no answer, in words for tenants |
+//! | `threads`, `sync` | starting threads without signals; locks without poison |
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod attempt;
+mod client;
+mod failure;
+mod kept;
+mod outcomes;
+mod pool;
+mod resolver;
+mod socket;
+mod sync;
+mod threads;
+mod tls;
+mod transport;
+
+pub use attempt::{Answer, Job, Outcome};
+pub use client::Network;
+pub use failure::Failure;
+pub use pool::{Limits, Pool};
+pub use resolver::{Lookup, SystemLookup};
+pub use tls::StartError;

@@ -1,0 +1,230 @@
+"""A PostgreSQL server of our own: made, started, reloaded, crashed, stopped, removed.
+
+Which one is chosen by PG_CONFIG (the path of a pg_config). PostgreSQL refuses to run as root, so root runs it as the user
+`postgres`. Only processes that were started here are ended, by their pid.
+"""
+
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+# A data directory that is used once need not survive a power cut while it is made.
+INITDB = ["--locale=C.UTF-8", "--encoding=UTF8", "--auth=trust", "--username=postgres", "--no-sync"]
+SETTINGS = {
+    "max_worker_processes": 32,
+    "max_connections": 200,
+    "max_prepared_transactions": 5,
+    "log_line_prefix": "%m [%p] %b ",
+    "log_checkpoints": "off",
+    "autovacuum_naptime": "1h",
+    "timezone": "UTC",
+}
+PRELOADED = {
+    "shared_preload_libraries": "webhooks",
+    "webhooks.allowed_networks": "127.0.0.0/8, ::1/128",
+}
+# What no log of ours may hold: a crash, or an error that somebody forgot.
+ALARMS = ("PANIC", "terminated by signal", "internal error", "panicked")
+
+_libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent():
+    """In the server's process, before exec: a fast shutdown when the tests are killed and cannot stop it themselves."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def pg_config():
+    return os.environ.get("PG_CONFIG", "pg_config")
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Server:
+    """One cluster. `start()` makes it if it is new; `remove()` leaves nothing behind."""
+
+    def __init__(self, settings=None):
+        bindir = subprocess.run([pg_config(), "--bindir"], check=True, capture_output=True, text=True).stdout.strip()
+        self.bin = Path(bindir)
+        # A short path, since a socket's path has at most 107 characters.
+        self.dir = Path(tempfile.mkdtemp(prefix="wh-", dir="/tmp"))
+        self.data = self.dir / "data"
+        self.log_file = self.dir / "log"
+        self.port = free_port()
+        self.settings = {**SETTINGS, **(PRELOADED if settings is None else settings)}
+        self.process = None
+        self.run_as = {}
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("postgres")
+            os.chown(self.dir, user.pw_uid, user.pw_gid)
+            self.run_as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+    # Life
+
+    def start(self):
+        if not self.data.exists():
+            self._initdb()
+        began = self.log_size()
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.bin / "postgres", "-D", self.data],
+                cwd=self.dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the terminal is for the tests, which then stop the server
+                preexec_fn=_die_with_parent,
+                **self.run_as,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.accepts_connections():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not start:\n{self.log(began)}")
+            time.sleep(0.02)
+        return self
+
+    def stop(self):
+        """A fast shutdown; what hangs is ended the hard way."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGQUIT)
+                self.process.wait(STOP_SECONDS)
+        self.process = None
+
+    def restart(self):
+        self.stop()
+        return self.start()
+
+    def crash(self):
+        """kill -9 of the whole server, as far as a machine that stays up can play a power cut."""
+        pids = [self.process.pid, *self.children()]
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        for pid in pids[1:]:
+            while is_alive(pid):
+                time.sleep(0.01)
+        self.process = None
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def _initdb(self):
+        made = subprocess.run(
+            [self.bin / "initdb", "-D", self.data, *INITDB], cwd=self.dir, capture_output=True, text=True, **self.run_as
+        )
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb failed:\n{made.stdout}{made.stderr}")
+        self.settings.update(
+            listen_addresses="127.0.0.1", port=self.port, unix_socket_directories=str(self.dir)
+        )
+        lines = (f"{name} = '{str(value)}'\n" for name, value in self.settings.items())
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.writelines(["\n", *lines])
+
+    # What is going on
+
+    def accepts_connections(self):
+        try:
+            self.connect("postgres").close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def children(self):
+        """Pids of the server's processes."""
+        tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in tasks.read_text().split()]
+
+    def log_size(self):
+        return self.log_file.stat().st_size if self.log_file.exists() else 0
+
+    def log(self, since=0):
+        with self.log_file.open("rb") as log:
+            log.seek(since)
+            return log.read().decode(errors="replace")
+
+    def alarms(self, since=0):
+        """Lines of the log that no run may have."""
+        return [line for line in self.log(since).splitlines() if any(alarm in line for alarm in ALARMS)]
+
+    # SQL
+
+    def connect(self, dbname="postgres", user="postgres", **options):
+        """A session that commits each statement (autocommit), over the unix socket."""
+        return psycopg.connect(
+            host=str(self.dir), port=self.port, dbname=dbname, user=user, autocommit=True, connect_timeout=20, **options
+        )
+
+    def execute(self, *statements):
+        """Statements outside any test's database."""
+        with self.connect() as session:
+            for statement in statements:
+                session.execute(statement)
+
+    def show(self, name):
+        """A setting as a new session sees it, and so as the postmaster hands it on."""
+        with self.connect() as session:
+            return session.execute("SELECT current_setting(%s)", [name]).fetchone()[0]
+
+    @contextlib.contextmanager
+    def configured(self, settings):
+        """Settings by ALTER SYSTEM and reload; returns when the postmaster goes by them, and takes them back at the end."""
+        self.alter_system(settings)
+        try:
+            yield
+        finally:
+            self.alter_system(dict.fromkeys(settings))
+
+    def alter_system(self, settings):
+        """Sets what has a value, resets what is None, reloads, and waits until new sessions see it."""
+        with self.connect() as session:
+            for name, value in settings.items():
+                quoted = sql.SQL(".").join(map(sql.Identifier, name.split(".")))
+                if value is None:
+                    session.execute(sql.SQL("ALTER SYSTEM RESET {}").format(quoted))
+                else:
+                    session.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(quoted, sql.Literal(str(value))))
+            before = session.execute("SELECT pg_conf_load_time()").fetchone()[0]
+            session.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with self.connect() as session:
+                if session.execute("SELECT pg_conf_load_time()").fetchone()[0] > before:
+                    break
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not reload {settings}")
+            time.sleep(0.01)
+
+
+def is_alive(pid):
+    """Whether a process runs; one that only waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

