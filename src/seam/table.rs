@@ -20,6 +20,8 @@ pub(crate) struct Table {
     slots: Vec<*mut pg_sys::TupleTableSlot>,
     used: usize,
     columns: usize,
+    /// Where the slots live; the caller may be in a context that ends sooner.
+    context: pg_sys::MemoryContext,
 }
 
 impl Table {
@@ -34,7 +36,7 @@ impl Table {
                 return Err(Error::Mismatch);
             }
             let indexes = pg_sys::CatalogOpenIndexes(relation);
-            Ok(Self { relation, indexes, slots: Vec::new(), used: 0, columns })
+            Ok(Self { relation, indexes, slots: Vec::new(), used: 0, columns, context: pg_sys::CurrentMemoryContext })
         }
     }
 
@@ -45,10 +47,12 @@ impl Table {
         // has compared, and is cleared before it is filled.
         unsafe {
             if self.used == self.slots.len() {
+                let before = pg_sys::MemoryContextSwitchTo(self.context);
                 self.slots.push(pg_sys::MakeSingleTupleTableSlot(
                     (*self.relation).rd_att,
                     &raw const pg_sys::TTSOpsHeapTuple,
                 ));
+                pg_sys::MemoryContextSwitchTo(before);
             }
             let slot = self.slots[self.used];
             if let Some(clear) = (*(*slot).tts_ops).clear {
