@@ -20,7 +20,7 @@ pub(crate) struct Place {
     pub(crate) authority: Authority,
 }
 
-/// How long a connection may wait. Servers close theirs after 5 s (Node), 15 s (Apache keeps 5), 60 s and more (nginx).
+/// How long a connection may wait. Node and Apache close theirs after 5 s, nginx after 75 s.
 const IDLE: Duration = Duration::from_secs(15);
 /// How often waiting connections are looked through for those that waited too long.
 const SWEEP: Duration = Duration::from_secs(1);

@@ -176,7 +176,7 @@ impl Pool {
     }
 
     /// What starts after this call is under the new rules; what is under way ends under the old ones. Kept connections are
-    /// dropped if anything changed. The certificates are read again in any case.
+    /// dropped, and `ca_file` is read again, also if it has the same name.
     ///
     /// # Errors
     /// When `ca_file` cannot be loaded; then the old rules stay in force.

@@ -42,7 +42,7 @@ const MAX_THREADS_HANGING: usize = 24;
 /// How many for names that were slow the last time, so that they cannot keep the others out.
 const MAX_SLOW: usize = MAX_THREADS / 2;
 /// How many for the names of one domain (its last two labels): one owner's name server hangs for all its names.
-const MAX_PER_DOMAIN: usize = 2;
+const MAX_PER_DOMAIN: usize = MAX_THREADS / 2;
 /// How many addresses of a host are tried; ureq has room for no more. All are checked.
 const MAX_ADDRESSES: usize = 16;
 /// How long a resolver thread waits for work before it ends.
@@ -242,6 +242,7 @@ impl Names {
         if state.stopping {
             return Err(Failure::ShutDown);
         }
+        state.forget_given_up();
         if state.queue.len() >= MAX_WAITING {
             return Err(Failure::LookupOverloaded);
         }
@@ -310,25 +311,23 @@ impl Names {
 }
 
 impl State {
-    /// The first look-up that may run now.
-    fn next(&mut self) -> Option<Wanted> {
-        let Self {
-            queue,
-            running,
-            entries,
-            ..
-        } = self;
-        // Nobody waits any more: forget it.
+    /// Takes look-ups out of the queue that nobody waits for any more.
+    fn forget_given_up(&mut self) {
+        let Self { queue, entries, .. } = self;
         queue.retain(|wanted| {
-            let given_up = matches!(
-                entries.get(&wanted.name),
-                Some(Entry::Flying { waiters: 0, .. })
-            );
+            let entry = entries.get(&wanted.name);
+            let given_up = matches!(entry, Some(Entry::Flying { waiters: 0, .. }));
             if given_up {
                 entries.remove(&wanted.name);
             }
             !given_up
         });
+    }
+
+    /// The first look-up that may run now.
+    fn next(&mut self) -> Option<Wanted> {
+        self.forget_given_up();
+        let Self { queue, running, .. } = self;
         let slow = running.iter().filter(|(running, _)| running.slow).count();
         let position = queue.iter().position(|wanted| {
             let domain = domain(&wanted.name);

@@ -172,9 +172,9 @@ impl Wire {
     /// Whether the connection can carry another request, as far as is known without asking the socket.
     fn is_whole(&mut self) -> bool {
         let quiet = match &mut self.tls {
-            Some(tls) => tls.process_new_packets().is_ok_and(|state| {
-                state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed()
-            }),
+            Some(tls) => tls
+                .process_new_packets()
+                .is_ok_and(|state| state.plaintext_bytes_to_read() == 0),
             None => true,
         };
         quiet && !self.ended && self.cut.is_none()
@@ -185,7 +185,8 @@ impl Wire {
         let Some(tls) = &mut self.tls else {
             return self.is_whole() && self.socket.is_quiet();
         };
-        // A server may send session tickets at any time; they are no reason to give the connection up.
+        // A server may send session tickets at any time; they are no reason to give the connection up. After a good-bye,
+        // rustls reads nothing more: `Ok(0)`.
         loop {
             match tls.read_tls(&mut &self.socket) {
                 Ok(1..) if tls.process_new_packets().is_ok() => {}
