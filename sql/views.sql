@@ -16,6 +16,43 @@ CREATE FUNCTION webhooks.worker()
     AS 'MODULE_PATHNAME', 'worker_wrapper';
 COMMENT ON FUNCTION webhooks.worker() IS 'The worker of this database, from shared memory';
 
+CREATE FUNCTION webhooks.delivery_id(event_id uuid, webhook_id uuid) RETURNS uuid
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'delivery_id_wrapper';
+COMMENT ON FUNCTION webhooks.delivery_id(uuid, uuid) IS 'The id of an event''s delivery to a webhook';
+
+CREATE FUNCTION webhooks.wants(
+    events text[], owner text, filters jsonb, event_type text, event_owner text, data text, subject text
+) RETURNS boolean
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'wants_wrapper';
+COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
+    'Whether a webhook with these events, owner and filters gets an event with this type, owner and content';
+
+-- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands
+-- for it. The worker takes up at most 1024 at once, so no more are looked at.
+CREATE VIEW webhooks.pending AS
+SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
+  FROM webhooks.queue q
+UNION ALL
+SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.created_at
+  FROM (SELECT o.id FROM webhooks.outbox o WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 1024) o
+  JOIN webhooks.event e ON e.id = o.id
+  JOIN webhooks.webhook w
+    ON e.target = w.id
+    OR (e.target IS NULL AND e.about IS DISTINCT FROM w.id AND w.active
+        AND NOT EXISTS (SELECT FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation)
+        AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject));
+COMMENT ON VIEW   webhooks.pending IS 'Deliveries that have not ended';
+COMMENT ON COLUMN webhooks.pending.id IS 'The delivery';
+COMMENT ON COLUMN webhooks.pending.event_id IS 'Its event';
+COMMENT ON COLUMN webhooks.pending.webhook_id IS 'Its webhook';
+COMMENT ON COLUMN webhooks.pending.attempts IS 'Requests made so far';
+COMMENT ON COLUMN webhooks.pending.due IS 'When the next attempt may start; NULL: at once';
+COMMENT ON COLUMN webhooks.pending.last_status IS 'HTTP status of the last attempt';
+COMMENT ON COLUMN webhooks.pending.last_error IS 'Why the last attempt failed';
+COMMENT ON COLUMN webhooks.pending.created_at IS 'When the delivery was made';
+
 CREATE VIEW webhooks.deliveries AS
 SELECT webhooks.format_id('delivery', q.id)          AS id,
        webhooks.format_id('event', q.event_id)       AS event_id,
@@ -28,7 +65,7 @@ SELECT webhooks.format_id('delivery', q.id)          AS id,
        q.last_error,
        q.created_at,
        NULL::timestamptz                             AS completed_at
-  FROM webhooks.queue q
+  FROM webhooks.pending q
   LEFT JOIN webhooks.event e ON e.id = q.event_id
   LEFT JOIN webhooks.webhook w ON w.id = q.webhook_id
 UNION ALL
@@ -164,7 +201,7 @@ SELECT q.id, q.event_id, q.webhook_id, q.created_at, CASE WHEN w.id IS NULL THEN
            'last_error', q.last_error,
            'created_at', webhooks.format_time(q.created_at),
            'completed_at', NULL) AS object
-  FROM webhooks.queue q
+  FROM webhooks.pending q
   LEFT JOIN webhooks.event e ON e.id = q.event_id
   LEFT JOIN webhooks.webhook w ON w.id = q.webhook_id
 UNION ALL

@@ -45,7 +45,11 @@ fn claimed_owner() -> Option<String> {
         CStr::from_ptr(value).to_string_lossy().into_owned()
     };
     let claims: serde_json::Value = serde_json::from_str(&claims).ok()?;
-    claims.get(settings::owner_claim())?.as_str().filter(|owner| !owner.is_empty()).map(str::to_owned)
+    claims
+        .get(settings::owner_claim())?
+        .as_str()
+        .filter(|owner| !owner.is_empty())
+        .map(str::to_owned)
 }
 
 impl Caller {
@@ -61,5 +65,9 @@ impl Caller {
 /// Fails unless the transaction may write.
 pub(crate) fn must_write(what: &'static str) -> Result<(), Error> {
     // SAFETY: variables of this process.
-    if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } { Err(Error::ReadOnly(what)) } else { Ok(()) }
+    if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } {
+        Err(Error::ReadOnly(what))
+    } else {
+        Ok(())
+    }
 }

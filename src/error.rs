@@ -11,7 +11,10 @@ use thiserror::Error;
 pub(crate) enum Error {
     /// A value is not acceptable.
     #[error("{message}")]
-    Invalid { message: String, hint: Option<String> },
+    Invalid {
+        message: String,
+        hint: Option<String>,
+    },
     /// An id that names nothing the caller may see.
     #[error("{what} \"{id}\" does not exist")]
     Absent { what: &'static str, id: String },
@@ -26,13 +29,22 @@ pub(crate) enum Error {
     NoColumn { column: String, table: String },
     /// Not with this object, as it is.
     #[error("{message}")]
-    State { message: String, hint: Option<String> },
+    State {
+        message: String,
+        hint: Option<String>,
+    },
     /// Not on this kind of relation.
     #[error("{message}")]
-    WrongObject { message: String, hint: Option<String> },
+    WrongObject {
+        message: String,
+        hint: Option<String>,
+    },
     /// Too many, for now or at all.
     #[error("{message}")]
-    Limit { message: String, hint: Option<String> },
+    Limit {
+        message: String,
+        hint: Option<String>,
+    },
     /// The transaction is read-only.
     #[error("cannot execute {0} in a read-only transaction")]
     ReadOnly(&'static str),
@@ -70,7 +82,10 @@ impl From<Option<String>> for Hint {
 
 impl Error {
     pub(crate) fn invalid(message: impl Into<String>, hint: impl Into<Hint>) -> Self {
-        Self::Invalid { message: message.into(), hint: hint.into().0 }
+        Self::Invalid {
+            message: message.into(),
+            hint: hint.into().0,
+        }
     }
 
     fn code(&self) -> PgSqlErrorCode {

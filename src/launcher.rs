@@ -52,7 +52,8 @@ impl Handle {
         let mut pid = 0;
         // SAFETY: the handle came from RegisterDynamicBackgroundWorker and is freed only on drop.
         let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &raw mut pid) };
-        status == pg_sys::BgwHandleStatus::BGWH_STARTED || status == pg_sys::BgwHandleStatus::BGWH_NOT_YET_STARTED
+        status == pg_sys::BgwHandleStatus::BGWH_STARTED
+            || status == pg_sys::BgwHandleStatus::BGWH_NOT_YET_STARTED
     }
 }
 
@@ -76,7 +77,9 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         pg_sys::pgstat_report_appname(c"webhooks launcher".as_ptr());
     }
-    let Some(shared) = shmem::shared() else { return };
+    let Some(shared) = shmem::shared() else {
+        return;
+    };
     shared.set_launcher(true);
     // SAFETY: the callback has the type that is asked for, and touches shared memory only.
     unsafe {
@@ -94,7 +97,8 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
         let wait = look(shared, &mut memory, &mut warned);
         // SAFETY: on the main thread of a process with a latch; each call is what Postgres's own workers do.
         unsafe {
-            let timeout = i64::try_from(wait.map_or(60_000, |wait| wait.as_millis())).unwrap_or(60_000);
+            let timeout =
+                i64::try_from(wait.map_or(60_000, |wait| wait.as_millis())).unwrap_or(60_000);
             pg_sys::WaitLatch(
                 pg_sys::MyLatch,
                 (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
@@ -130,13 +134,20 @@ struct Warned {
 impl Warned {
     fn no_slot(&mut self) {
         if !std::mem::replace(&mut self.slots, true) {
-            pgrx::warning!("webhooks serves at most {} databases, and this server has more", shmem::SLOTS);
+            pgrx::warning!(
+                "webhooks serves at most {} databases, and this server has more",
+                shmem::SLOTS
+            );
         }
     }
 }
 
 /// Does what there is to do; returns when to look again at the latest.
-fn look(shared: &Shared, memory: &mut HashMap<u32, Memory>, warned: &mut Warned) -> Option<Duration> {
+fn look(
+    shared: &Shared,
+    memory: &mut HashMap<u32, Memory>,
+    warned: &mut Warned,
+) -> Option<Duration> {
     let now = Instant::now();
     let mut again: Option<Duration> = None;
     let mut soonest = |wait: Duration| again = Some(again.map_or(wait, |other| other.min(wait)));
@@ -148,7 +159,8 @@ fn look(shared: &Shared, memory: &mut HashMap<u32, Memory>, warned: &mut Warned)
             continue;
         }
         let it = memory.entry(database).or_default();
-        if it.handle.as_ref().is_some_and(Handle::is_live) || slot.pid.load(Ordering::Acquire) != 0 {
+        if it.handle.as_ref().is_some_and(Handle::is_live) || slot.pid.load(Ordering::Acquire) != 0
+        {
             if matches!(slot.state(), State::Starting | State::None) {
                 starting += 1;
                 soonest(Duration::from_millis(100));
@@ -156,8 +168,14 @@ fn look(shared: &Shared, memory: &mut HashMap<u32, Memory>, warned: &mut Warned)
             continue;
         }
         if it.handle.take().is_some() {
-            let soon = it.started.is_some_and(|started| now.duration_since(started) < SOON);
-            it.failures = if soon { it.failures.saturating_add(1) } else { 0 };
+            let soon = it
+                .started
+                .is_some_and(|started| now.duration_since(started) < SOON);
+            it.failures = if soon {
+                it.failures.saturating_add(1)
+            } else {
+                0
+            };
             let wait = match it.failures {
                 0 | 1 => Duration::ZERO,
                 n => Duration::from_millis(100 << n.min(10)).min(BACKOFF_MOST),
@@ -225,7 +243,8 @@ fn look(shared: &Shared, memory: &mut HashMap<u32, Memory>, warned: &mut Warned)
 /// Registers the worker of a database; `None`: the server has no free worker slot.
 fn start(database: u32) -> Option<Handle> {
     let mut worker = pg_sys::BackgroundWorker {
-        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
+        bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION)
+            as i32,
         bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
         bgw_restart_time: pg_sys::BGW_NEVER_RESTART,
         bgw_main_arg: pg_sys::Datum::from(database),
@@ -260,7 +279,8 @@ fn databases() -> Vec<u32> {
     unsafe {
         pg_sys::StartTransactionCommand();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let relation =
+            pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
         let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
         loop {
             let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);

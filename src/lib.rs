@@ -1,7 +1,7 @@
 //! `webhooks`: a webhook sender inside PostgreSQL.
 //!
-//! A trigger writes what happened into an outbox, in the transaction in which it happened ([`emit`]). The
-//! background worker of the database ([`worker`]) reads the outbox, has threads make the requests
+//! A trigger writes what happened into an outbox, in the transaction in which it happened (`emit`). The
+//! background worker of the database (`worker`) reads the outbox, has threads make the requests
 //! (`webhooks_deliver`), and writes what became of them. What is decided without the database stands in
 //! `webhooks_core`, what the worker remembers in `webhooks_schedule`.
 //!
@@ -22,18 +22,28 @@ use pgrx::prelude::*;
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
-extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["schema"]);
+extension_sql_file!(
+    "../sql/functions.sql",
+    name = "functions",
+    requires = ["schema"]
+);
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
-extension_sql_file!("../sql/grants.sql", name = "grants", requires = ["views"], finalize);
+extension_sql_file!(
+    "../sql/grants.sql",
+    name = "grants",
+    requires = ["views"],
+    finalize
+);
 
 /// Called by Postgres when the library is loaded.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    // SAFETY: variables of this process. Elsewhere than under preload there is no shared memory, and
-    // during pg_upgrade nothing may run.
-    let preloading = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    // Elsewhere than under preload there is no shared memory, and during pg_upgrade nothing may run.
+    // SAFETY: variables of this process.
+    let serving =
+        unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade };
     settings::register();
-    if preloading && !unsafe { pg_sys::IsBinaryUpgrade } {
+    if serving {
         shmem::register();
         launcher::register();
     }
@@ -41,9 +51,10 @@ pub extern "C-unwind" fn _PG_init() {
 
 #[cfg(any(test, feature = "pg_test"))]
 #[pg_schema]
-#[path = "../pg_test/in_server/mod.rs"]
-#[allow(clippy::expect_used, clippy::unwrap_used)]
-mod tests;
+#[allow(clippy::expect_used)]
+mod tests {
+    include!("../pg_test/in_server/tests.rs");
+}
 
 /// What `cargo pgrx test` needs to know.
 #[cfg(test)]
@@ -54,6 +65,9 @@ pub mod pg_test {
     /// The library must be preloaded.
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec!["shared_preload_libraries='webhooks'", "max_worker_processes=16"]
+        vec![
+            "shared_preload_libraries='webhooks'",
+            "max_worker_processes=16",
+        ]
     }
 }

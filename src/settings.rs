@@ -36,7 +36,12 @@ static JWT_SECRET: GucSetting<Text> = GucSetting::<Text>::new(Some(c""));
 
 const NO_FLAGS: GucFlags = GucFlags::empty();
 
-fn boolean(name: &'static CStr, short: &'static CStr, long: &'static CStr, it: &'static GucSetting<bool>) {
+fn boolean(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    it: &'static GucSetting<bool>,
+) {
     GucRegistry::define_bool_guc(name, short, long, it, GucContext::Suset, NO_FLAGS);
 }
 
@@ -89,7 +94,11 @@ macro_rules! check_hook {
             // SAFETY: Postgres passes a pointer to the proposed value, which may be NULL and is
             // otherwise NUL-terminated.
             let value = unsafe {
-                if (*new).is_null() { c"" } else { CStr::from_ptr(*new) }
+                if (*new).is_null() {
+                    c""
+                } else {
+                    CStr::from_ptr(*new)
+                }
             };
             let judged = match value.to_str() {
                 Ok(value) => judge(value),
@@ -117,10 +126,14 @@ fn set_check_detail(detail: &str) {
 }
 
 check_hook!(check_networks, |value: &str| {
-    webhooks_core::address::Guard::parse(value).map(|_| ()).map_err(|e| e.to_string())
+    webhooks_core::address::Guard::parse(value)
+        .map(|_| ())
+        .map_err(|e| e.to_string())
 });
 check_hook!(check_ports, |value: &str| {
-    webhooks_core::endpoint::parse_ports(value).map(|_| ()).map_err(|e| e.to_string())
+    webhooks_core::endpoint::parse_ports(value)
+        .map(|_| ())
+        .map_err(|e| e.to_string())
 });
 check_hook!(check_prefix, |value: &str| {
     if webhooks_core::request::header_name_ok(value) {
@@ -150,42 +163,169 @@ pub(crate) fn register() {
     let (ms, s, byte) = (GucFlags::UNIT_MS, GucFlags::UNIT_S, GucFlags::UNIT_BYTE);
     boolean(c"webhooks.enabled", c"Captures and delivers events.",
         c"Off: changes are not captured and nothing is sent. To hold delivery without losing events, use webhooks.stop_worker().", &ENABLED);
-    integer(c"webhooks.request_timeout", c"Longest time one request may take.",
-        c"DNS, connect, TLS, sending and reading the answer together.", &REQUEST_TIMEOUT, (1, 300_000), ms);
-    integer(c"webhooks.deliveries_per_minute", c"Attempts that one webhook may get in any 60 seconds.",
-        c"Retries count. 0: no limit.", &DELIVERIES_PER_MINUTE, (0, 1_000_000), NO_FLAGS);
-    integer(c"webhooks.concurrent_deliveries", c"Requests to one webhook at once.",
-        c"", &CONCURRENT_DELIVERIES, (1, 1_000), NO_FLAGS);
-    integer(c"webhooks.creations_per_hour", c"Webhooks that one owner may create in any hour.",
-        c"Deleted ones count. 0: no limit.", &CREATIONS_PER_HOUR, (0, 1_000_000), NO_FLAGS);
-    integer(c"webhooks.max_in_flight", c"Requests of one database at once.",
-        c"Each uses a thread of the worker while it lasts.", &MAX_IN_FLIGHT, (1, 10_000), NO_FLAGS);
-    integer(c"webhooks.retention", c"How long ended deliveries and their events are kept.",
-        c"Counted from completion.", &RETENTION, (1, i32::MAX), s);
-    text(c"webhooks.allowed_networks", c"Networks that webhooks may reach although the address guard refuses them.",
-        c"Comma-separated CIDR list, as 10.1.0.0/16, ::1/128.", &ALLOWED_NETWORKS, Some(check_networks));
-    text(c"webhooks.allowed_ports", c"Ports that webhooks may reach.",
-        c"Comma-separated; empty: any.", &ALLOWED_PORTS, Some(check_ports));
-    boolean(c"webhooks.require_https", c"Refuses webhooks whose URL is not https.", c"", &REQUIRE_HTTPS);
-    integer(c"webhooks.health_interval", c"Time between system.health events.",
-        c"Sent while somebody subscribes.", &HEALTH_INTERVAL, (1, DAY), s);
-    integer(c"webhooks.analytics_interval", c"Time between analytics.update events.",
-        c"Sent while somebody subscribes.", &ANALYTICS_INTERVAL, (1, 30 * DAY), s);
-    integer(c"webhooks.disable_after", c"How long a webhook must fail before it is switched off.",
-        c"And at least 20 deliveries without a success between. 0: never.", &DISABLE_AFTER, (0, 365 * DAY), s);
-    boolean(c"webhooks.retry_jitter", c"Adds up to 10 % to retry delays of 10 seconds and more.", c"", &RETRY_JITTER);
-    integer(c"webhooks.max_payload", c"Largest body.",
-        c"A larger one goes without content, then without changes, then as object and id alone.", &MAX_PAYLOAD, (1_024, 1 << 28), byte);
-    integer(c"webhooks.max_webhooks_per_owner", c"Webhooks that one owner may have.",
-        c"0: no limit.", &MAX_WEBHOOKS_PER_OWNER, (0, 1_000_000), NO_FLAGS);
-    integer(c"webhooks.max_pending_per_owner", c"Pending deliveries beyond which replay and emit of an owner are errors.",
-        c"Triggers never fail. 0: no limit.", &MAX_PENDING_PER_OWNER, (0, i32::MAX), NO_FLAGS);
-    boolean(c"webhooks.livemode", c"What bodies say as livemode.", c"", &LIVEMODE);
-    text(c"webhooks.header_prefix", c"How the names of our headers begin.", c"", &HEADER_PREFIX, Some(check_prefix));
-    text(c"webhooks.user_agent", c"The User-Agent header.", c"", &USER_AGENT, Some(check_agent));
-    text(c"webhooks.ca_file", c"PEM file of certificate authorities to trust beside the system's.", c"", &CA_FILE, None);
-    text(c"webhooks.owner_claim", c"The claim of a token that names the owner.", c"", &OWNER_CLAIM, None);
-    text(c"webhooks.api_role", c"The role in new API keys.", c"", &API_ROLE, None);
+    integer(
+        c"webhooks.request_timeout",
+        c"Longest time one request may take.",
+        c"DNS, connect, TLS, sending and reading the answer together.",
+        &REQUEST_TIMEOUT,
+        (1, 300_000),
+        ms,
+    );
+    integer(
+        c"webhooks.deliveries_per_minute",
+        c"Attempts that one webhook may get in any 60 seconds.",
+        c"Retries count. 0: no limit.",
+        &DELIVERIES_PER_MINUTE,
+        (0, 1_000_000),
+        NO_FLAGS,
+    );
+    integer(
+        c"webhooks.concurrent_deliveries",
+        c"Requests to one webhook at once.",
+        c"",
+        &CONCURRENT_DELIVERIES,
+        (1, 1_000),
+        NO_FLAGS,
+    );
+    integer(
+        c"webhooks.creations_per_hour",
+        c"Webhooks that one owner may create in any hour.",
+        c"Deleted ones count. 0: no limit.",
+        &CREATIONS_PER_HOUR,
+        (0, 1_000_000),
+        NO_FLAGS,
+    );
+    integer(
+        c"webhooks.max_in_flight",
+        c"Requests of one database at once.",
+        c"Each uses a thread of the worker while it lasts.",
+        &MAX_IN_FLIGHT,
+        (1, 10_000),
+        NO_FLAGS,
+    );
+    integer(
+        c"webhooks.retention",
+        c"How long ended deliveries and their events are kept.",
+        c"Counted from completion.",
+        &RETENTION,
+        (1, i32::MAX),
+        s,
+    );
+    text(
+        c"webhooks.allowed_networks",
+        c"Networks that webhooks may reach although the address guard refuses them.",
+        c"Comma-separated CIDR list, as 10.1.0.0/16, ::1/128.",
+        &ALLOWED_NETWORKS,
+        Some(check_networks),
+    );
+    text(
+        c"webhooks.allowed_ports",
+        c"Ports that webhooks may reach.",
+        c"Comma-separated; empty: any.",
+        &ALLOWED_PORTS,
+        Some(check_ports),
+    );
+    boolean(
+        c"webhooks.require_https",
+        c"Refuses webhooks whose URL is not https.",
+        c"",
+        &REQUIRE_HTTPS,
+    );
+    integer(
+        c"webhooks.health_interval",
+        c"Time between system.health events.",
+        c"Sent while somebody subscribes.",
+        &HEALTH_INTERVAL,
+        (1, DAY),
+        s,
+    );
+    integer(
+        c"webhooks.analytics_interval",
+        c"Time between analytics.update events.",
+        c"Sent while somebody subscribes.",
+        &ANALYTICS_INTERVAL,
+        (1, 30 * DAY),
+        s,
+    );
+    integer(
+        c"webhooks.disable_after",
+        c"How long a webhook must fail before it is switched off.",
+        c"And at least 20 deliveries without a success between. 0: never.",
+        &DISABLE_AFTER,
+        (0, 365 * DAY),
+        s,
+    );
+    boolean(
+        c"webhooks.retry_jitter",
+        c"Adds up to 10 % to retry delays of 10 seconds and more.",
+        c"",
+        &RETRY_JITTER,
+    );
+    integer(
+        c"webhooks.max_payload",
+        c"Largest body.",
+        c"A larger one goes without content, then without changes, then as object and id alone.",
+        &MAX_PAYLOAD,
+        (1_024, 1 << 28),
+        byte,
+    );
+    integer(
+        c"webhooks.max_webhooks_per_owner",
+        c"Webhooks that one owner may have.",
+        c"0: no limit.",
+        &MAX_WEBHOOKS_PER_OWNER,
+        (0, 1_000_000),
+        NO_FLAGS,
+    );
+    integer(
+        c"webhooks.max_pending_per_owner",
+        c"Pending deliveries beyond which replay and emit of an owner are errors.",
+        c"Triggers never fail. 0: no limit.",
+        &MAX_PENDING_PER_OWNER,
+        (0, i32::MAX),
+        NO_FLAGS,
+    );
+    boolean(
+        c"webhooks.livemode",
+        c"What bodies say as livemode.",
+        c"",
+        &LIVEMODE,
+    );
+    text(
+        c"webhooks.header_prefix",
+        c"How the names of our headers begin.",
+        c"",
+        &HEADER_PREFIX,
+        Some(check_prefix),
+    );
+    text(
+        c"webhooks.user_agent",
+        c"The User-Agent header.",
+        c"",
+        &USER_AGENT,
+        Some(check_agent),
+    );
+    text(
+        c"webhooks.ca_file",
+        c"PEM file of certificate authorities to trust beside the system's.",
+        c"",
+        &CA_FILE,
+        None,
+    );
+    text(
+        c"webhooks.owner_claim",
+        c"The claim of a token that names the owner.",
+        c"",
+        &OWNER_CLAIM,
+        None,
+    );
+    text(
+        c"webhooks.api_role",
+        c"The role in new API keys.",
+        c"",
+        &API_ROLE,
+        None,
+    );
     // SAFETY: as in text(); the show hook returns a static string.
     unsafe {
         pgrx::pg_sys::DefineCustomStringVariable(
@@ -207,11 +347,17 @@ pub(crate) fn register() {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn show_masked() -> *const std::ffi::c_char {
     let set = JWT_SECRET.get().is_some_and(|secret| !secret.is_empty());
-    if set { c"********".as_ptr() } else { c"".as_ptr() }
+    if set {
+        c"********".as_ptr()
+    } else {
+        c"".as_ptr()
+    }
 }
 
 fn string(it: &GucSetting<Text>) -> String {
-    it.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
+    it.get()
+        .map(|value| value.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn unsigned(it: &GucSetting<i32>) -> u32 {
@@ -249,7 +395,10 @@ pub(crate) fn max_pending_per_owner() -> u32 {
 
 /// What a URL must obey.
 pub(crate) fn endpoint_rules() -> webhooks_core::endpoint::Rules {
-    webhooks_core::endpoint::Rules { require_https: REQUIRE_HTTPS.get(), allowed_ports: allowed_ports() }
+    webhooks_core::endpoint::Rules {
+        require_https: REQUIRE_HTTPS.get(),
+        allowed_ports: allowed_ports(),
+    }
 }
 
 /// The address guard. A list that does not parse, which the check hook prevents, allows nothing.

@@ -137,7 +137,11 @@ unsafe extern "C-unwind" fn startup() {
     // large enough for Shared, aligned by MAXALIGN, and all zero is a valid Shared.
     unsafe {
         let mut found = false;
-        let area = pg_sys::ShmemInitStruct(c"webhooks".as_ptr(), std::mem::size_of::<Shared>(), &raw mut found);
+        let area = pg_sys::ShmemInitStruct(
+            c"webhooks".as_ptr(),
+            std::mem::size_of::<Shared>(),
+            &raw mut found,
+        );
         if !found {
             std::ptr::write_bytes(area.cast::<u8>(), 0, std::mem::size_of::<Shared>());
         }
@@ -155,7 +159,9 @@ impl Shared {
     /// The slot of a database, if it has one.
     pub(crate) fn find(&self, database: pg_sys::Oid) -> Option<&Slot> {
         let database = database.to_u32();
-        self.slots.iter().find(|slot| slot.database.load(Ordering::Acquire) == database)
+        self.slots
+            .iter()
+            .find(|slot| slot.database.load(Ordering::Acquire) == database)
     }
 
     /// The slot of a database, taken now if it has none; `None`: all are taken.
@@ -175,7 +181,8 @@ impl Shared {
 
     /// This process is the launcher, or is it no longer.
     pub(crate) fn set_launcher(&self, is: bool) {
-        self.launcher_plus_one.store(if is { my_proc() + 1 } else { 0 }, Ordering::Release);
+        self.launcher_plus_one
+            .store(if is { my_proc() + 1 } else { 0 }, Ordering::Release);
     }
 
     /// Wakes the launcher.
@@ -199,7 +206,11 @@ impl Slot {
     pub(crate) fn claim(&self) -> bool {
         // SAFETY: a variable of this process.
         let pid = unsafe { pg_sys::MyProcPid };
-        if self.pid.compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        if self
+            .pid
+            .compare_exchange(0, pid, Ordering::AcqRel, Ordering::Acquire)
+            .is_err()
+        {
             return false;
         }
         self.proc_plus_one.store(my_proc() + 1, Ordering::Release);
@@ -215,7 +226,10 @@ impl Slot {
             self.proc_plus_one.store(0, Ordering::Release);
             self.in_flight.store(0, Ordering::Release);
             self.threads.store(0, Ordering::Release);
-            if matches!(self.state(), State::Starting | State::Running | State::Disabled) {
+            if matches!(
+                self.state(),
+                State::Starting | State::Running | State::Disabled
+            ) {
                 self.set_state(State::None);
             }
             self.pid.store(0, Ordering::Release);

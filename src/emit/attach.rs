@@ -36,7 +36,16 @@ fn attach(
                 "An object is a name in lower case: letters, digits and underscores.",
             ));
         }
-        if ["webhook", "delivery", "system", "analytics", "search", "user"].contains(&object) {
+        if [
+            "webhook",
+            "delivery",
+            "system",
+            "analytics",
+            "search",
+            "user",
+        ]
+        .contains(&object)
+        {
             return Err(Error::invalid(
                 format!("object \"{object}\" is reserved"),
                 "Choose another name for the rows of the table.",
@@ -45,12 +54,24 @@ fn attach(
         let column = |name: Option<&CStr>| name.map(|it| it.to_string_lossy().into_owned());
         let id_column = column(id_column).unwrap_or_else(|| "id".to_owned());
         let (owner_column, soft_delete_column) = (column(owner_column), column(soft_delete_column));
-        let excluded: Vec<String> = exclude_columns.unwrap_or_default().into_iter().flatten().collect();
-        for name in [&id_column].into_iter().chain(&owner_column).chain(&soft_delete_column).chain(&excluded) {
+        let excluded: Vec<String> = exclude_columns
+            .unwrap_or_default()
+            .into_iter()
+            .flatten()
+            .collect();
+        for name in [&id_column]
+            .into_iter()
+            .chain(&owner_column)
+            .chain(&soft_delete_column)
+            .chain(&excluded)
+        {
             table.must_have(name)?;
         }
         if excluded.contains(&id_column) {
-            return Err(Error::invalid("the id column cannot be excluded", "Leave it out of exclude_columns."));
+            return Err(Error::invalid(
+                "the id column cannot be excluded",
+                "Leave it out of exclude_columns.",
+            ));
         }
         if object != "memory" {
             for (action, description) in [
@@ -58,11 +79,18 @@ fn attach(
                 ("updated", "was changed"),
                 ("deleted", "was deleted, softly too"),
             ] {
-                register(&format!("{object}.{action}"), &format!("a {object} {description}"))?;
+                register(
+                    &format!("{object}.{action}"),
+                    &format!("a {object} {description}"),
+                )?;
             }
         }
-        let mut arguments =
-            vec![object.to_owned(), id_column, owner_column.unwrap_or_default(), soft_delete_column.unwrap_or_default()];
+        let mut arguments = vec![
+            object.to_owned(),
+            id_column,
+            owner_column.unwrap_or_default(),
+            soft_delete_column.unwrap_or_default(),
+        ];
         arguments.extend(excluded);
         table.replace_triggers(Some(&arguments))
     })());
@@ -87,8 +115,13 @@ struct Table {
 
 impl Table {
     fn of(oid: Option<pg_sys::Oid>) -> Result<Self, Error> {
-        let oid = oid.ok_or_else(|| Error::invalid("table_name must not be null", "Give the name of a table."))?;
-        let absent = || Error::Absent { what: "table", id: oid.to_u32().to_string() };
+        let oid = oid.ok_or_else(|| {
+            Error::invalid("table_name must not be null", "Give the name of a table.")
+        })?;
+        let absent = || Error::Absent {
+            what: "table",
+            id: oid.to_u32().to_string(),
+        };
         // SAFETY: syscache look-ups in a transaction; what they return is copied before it is released.
         let (table, owned) = unsafe {
             let tuple = pg_sys::SearchSysCache1(
@@ -99,7 +132,9 @@ impl Table {
                 return Err(absent());
             }
             let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-            let text = |pointer: *const std::ffi::c_char| CStr::from_ptr(pointer).to_string_lossy().into_owned();
+            let text = |pointer: *const std::ffi::c_char| {
+                CStr::from_ptr(pointer).to_string_lossy().into_owned()
+            };
             let table = Self {
                 oid,
                 kind: (*form).relkind as u8,
@@ -151,7 +186,10 @@ impl Table {
         if number > 0 {
             Ok(())
         } else {
-            Err(Error::NoColumn { column: column.to_owned(), table: self.name.clone() })
+            Err(Error::NoColumn {
+                column: column.to_owned(),
+                table: self.name.clone(),
+            })
         }
     }
 

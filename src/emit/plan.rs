@@ -95,7 +95,11 @@ unsafe fn arguments(trigger: *const pg_sys::Trigger) -> Vec<String> {
     // SAFETY: tgargs has tgnargs NUL-terminated strings.
     unsafe {
         (0..(*trigger).tgnargs as usize)
-            .map(|index| CStr::from_ptr(*(*trigger).tgargs.add(index)).to_string_lossy().into_owned())
+            .map(|index| {
+                CStr::from_ptr(*(*trigger).tgargs.add(index))
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect()
     }
 }
@@ -103,7 +107,12 @@ unsafe fn arguments(trigger: *const pg_sys::Trigger) -> Vec<String> {
 unsafe fn make(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> Plan {
     // SAFETY: as plan() says.
     let arguments = unsafe { arguments(trigger) };
-    let at = |index: usize| arguments.get(index).map(String::as_str).filter(|text| !text.is_empty());
+    let at = |index: usize| {
+        arguments
+            .get(index)
+            .map(String::as_str)
+            .filter(|text| !text.is_empty())
+    };
     let object = at(0).unwrap_or("memory").to_owned();
     let excluded = arguments.get(4..).unwrap_or_default();
     let (mut id, mut owner, mut soft_delete) = (None, None, None);
@@ -128,7 +137,10 @@ unsafe fn make(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> P
             soft_delete = Some(column());
         }
         if at(1) == Some(name) {
-            id = Some(Column { key: key_of("id"), ..column() });
+            id = Some(Column {
+                key: key_of("id"),
+                ..column()
+            });
         } else if name != "object" && name != "id" && !excluded.iter().any(|it| it == name) {
             match integer_like(name) {
                 Some(number) => leading.push((number, column())),
@@ -145,8 +157,12 @@ unsafe fn make(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> P
     let count = leading.len();
     let columns: Vec<Column> = leading.into_iter().map(|it| it.1).chain(columns).collect();
     let pinned = |column: &Column| column.kind.needs_pinning();
-    let needs_pinning =
-        columns.iter().chain(&id).chain(&owner).chain(&soft_delete).any(pinned);
+    let needs_pinning = columns
+        .iter()
+        .chain(&id)
+        .chain(&owner)
+        .chain(&soft_delete)
+        .any(pinned);
     Plan {
         types: ["created", "updated", "deleted"].map(|action| format!("{object}.{action}")),
         object,

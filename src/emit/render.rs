@@ -36,7 +36,13 @@ pub(crate) enum Kind {
     Date,
     Json,
     Jsonb,
-    Array { element: Box<Kind>, type_oid: pg_sys::Oid, length: i16, by_value: bool, align: std::ffi::c_char },
+    Array {
+        element: Box<Kind>,
+        type_oid: pg_sys::Oid,
+        length: i16,
+        by_value: bool,
+        align: std::ffi::c_char,
+    },
     /// By Postgres; the type as declared.
     Other(pg_sys::Oid),
 }
@@ -78,8 +84,19 @@ impl Kind {
                 return None;
             }
             let (mut length, mut by_value, mut align) = (0, false, 0);
-            pg_sys::get_typlenbyvalalign(type_oid, &raw mut length, &raw mut by_value, &raw mut align);
-            Some(Self::Array { element: Box::new(element), type_oid, length, by_value, align })
+            pg_sys::get_typlenbyvalalign(
+                type_oid,
+                &raw mut length,
+                &raw mut by_value,
+                &raw mut align,
+            );
+            Some(Self::Array {
+                element: Box::new(element),
+                type_oid,
+                length,
+                by_value,
+                align,
+            })
         }
     }
 
@@ -112,7 +129,9 @@ pub(crate) unsafe fn attributes(columns: pg_sys::TupleDesc) -> Vec<Attribute> {
                 let shown = !(*attribute).attisdropped && (*attribute).attgenerated != VIRTUAL;
                 shown.then(|| Attribute {
                     index,
-                    name: CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy().into_owned(),
+                    name: CStr::from_ptr((*attribute).attname.data.as_ptr())
+                        .to_string_lossy()
+                        .into_owned(),
                     type_oid: (*attribute).atttypid,
                     by_value: (*attribute).attbyval,
                     length: (*attribute).attlen,
@@ -147,7 +166,11 @@ pub(crate) fn pin() {
 ///
 /// # Safety
 /// The datum must be of the kind's type.
-pub(crate) unsafe fn render(kind: &Kind, datum: pg_sys::Datum, out: &mut String) -> Result<(), Unrenderable> {
+pub(crate) unsafe fn render(
+    kind: &Kind,
+    datum: pg_sys::Datum,
+    out: &mut String,
+) -> Result<(), Unrenderable> {
     use std::fmt::Write as _;
     // Writing into a String does not fail.
     let digits = |out: &mut String, number: i64| {
@@ -156,20 +179,36 @@ pub(crate) unsafe fn render(kind: &Kind, datum: pg_sys::Datum, out: &mut String)
     // SAFETY: as the caller says, each arm reads the type that its kind stands for.
     unsafe {
         match kind {
-            Kind::Bool => out.push_str(if datum.value() & 0xff != 0 { "true" } else { "false" }),
+            Kind::Bool => out.push_str(if datum.value() & 0xff != 0 {
+                "true"
+            } else {
+                "false"
+            }),
             Kind::Int2 => digits(out, i64::from(datum.value() as i16)),
             Kind::Int4 => digits(out, i64::from(datum.value() as i32)),
             Kind::Int8 => json::write_number(&(datum.value() as i64).to_string(), out),
             Kind::Float4 => {
                 let value = f32::from_bits(datum.value() as u32);
-                if value.is_finite() { json::write_number(&value.to_string(), out) } else { special(f64::from(value), out) }
+                if value.is_finite() {
+                    json::write_number(&value.to_string(), out)
+                } else {
+                    special(f64::from(value), out)
+                }
             }
             Kind::Float8 => {
                 let value = f64::from_bits(datum.value() as u64);
-                if value.is_finite() { json::write_f64(value, out) } else { special(value, out) }
+                if value.is_finite() {
+                    json::write_f64(value, out)
+                } else {
+                    special(value, out)
+                }
             }
             Kind::Numeric => {
-                let text = cstring(pg_sys::DirectFunctionCall1Coll(Some(crate::seam::raw::numeric_out), pg_sys::InvalidOid, datum))?;
+                let text = cstring(pg_sys::DirectFunctionCall1Coll(
+                    Some(crate::seam::raw::numeric_out),
+                    pg_sys::InvalidOid,
+                    datum,
+                ))?;
                 if text.ends_with(|last: char| last.is_ascii_digit()) {
                     json::write_number(text, out);
                 } else {
@@ -177,12 +216,21 @@ pub(crate) unsafe fn render(kind: &Kind, datum: pg_sys::Datum, out: &mut String)
                 }
             }
             Kind::Text => json::write_string(varlena(datum)?, out),
-            Kind::Name => json::write_string(CStr::from_ptr(datum.cast_mut_ptr()).to_str().map_err(|_| Unrenderable)?, out),
+            Kind::Name => json::write_string(
+                CStr::from_ptr(datum.cast_mut_ptr())
+                    .to_str()
+                    .map_err(|_| Unrenderable)?,
+                out,
+            ),
             Kind::Uuid => {
                 let bytes: [u8; 16] = datum.cast_mut_ptr::<[u8; 16]>().read();
                 let mut buffer = [0; 36];
                 out.push('"');
-                out.push_str(uuid::Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut buffer));
+                out.push_str(
+                    uuid::Uuid::from_bytes(bytes)
+                        .hyphenated()
+                        .encode_lower(&mut buffer),
+                );
                 out.push('"');
             }
             Kind::TimestampTz => timestamp(datum.value() as i64, "Z", out),
@@ -192,11 +240,18 @@ pub(crate) unsafe fn render(kind: &Kind, datum: pg_sys::Datum, out: &mut String)
             Kind::Jsonb => {
                 let jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::Jsonb>();
                 let length = pgrx::varsize(jsonb.cast()) as i32;
-                let text = pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, length);
+                let text =
+                    pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, length);
                 let text = CStr::from_ptr(text).to_str().map_err(|_| Unrenderable)?;
                 json::canonicalize(text, out).map_err(|_| Unrenderable)?;
             }
-            Kind::Array { element, type_oid, length, by_value, align } => {
+            Kind::Array {
+                element,
+                type_oid,
+                length,
+                by_value,
+                align,
+            } => {
                 array(datum, element, (*type_oid, *length, *by_value, *align), out)?;
             }
             Kind::Other(type_oid) => other(*type_oid, datum, out)?,
@@ -264,7 +319,11 @@ unsafe fn varlena<'a>(datum: pg_sys::Datum) -> Result<&'a str, Unrenderable> {
 /// The datum must be a cstring.
 unsafe fn cstring<'a>(datum: pg_sys::Datum) -> Result<&'a str, Unrenderable> {
     // SAFETY: as the caller says.
-    unsafe { CStr::from_ptr(datum.cast_mut_ptr()).to_str().map_err(|_| Unrenderable) }
+    unsafe {
+        CStr::from_ptr(datum.cast_mut_ptr())
+            .to_str()
+            .map_err(|_| Unrenderable)
+    }
 }
 
 /// # Safety
@@ -291,8 +350,13 @@ unsafe fn array(
         );
         let dimensions = (*array).ndim as usize;
         let sizes: Vec<usize> = {
-            let first = array.cast::<u8>().add(std::mem::size_of::<pg_sys::ArrayType>()).cast::<i32>();
-            (0..dimensions).map(|index| *first.add(index) as usize).collect()
+            let first = array
+                .cast::<u8>()
+                .add(std::mem::size_of::<pg_sys::ArrayType>())
+                .cast::<i32>();
+            (0..dimensions)
+                .map(|index| *first.add(index) as usize)
+                .collect()
         };
         let mut next = 0;
         let mut each = |out: &mut String| {
@@ -320,7 +384,11 @@ fn nest(
             if index > 0 {
                 out.push(',');
             }
-            if inner.is_empty() { each(out)? } else { nest(inner, each, out)? }
+            if inner.is_empty() {
+                each(out)?
+            } else {
+                nest(inner, each, out)?
+            }
         }
     }
     out.push(']');
@@ -331,7 +399,11 @@ fn nest(
 ///
 /// # Safety
 /// The datum must be of this type.
-unsafe fn other(type_oid: pg_sys::Oid, datum: pg_sys::Datum, out: &mut String) -> Result<(), Unrenderable> {
+unsafe fn other(
+    type_oid: pg_sys::Oid,
+    datum: pg_sys::Datum,
+    out: &mut String,
+) -> Result<(), Unrenderable> {
     let text = in_subtransaction(|| {
         // SAFETY: as the caller says; the description has one column of the datum's type.
         unsafe {
@@ -351,7 +423,10 @@ unsafe fn other(type_oid: pg_sys::Oid, datum: pg_sys::Datum, out: &mut String) -
     })??;
     let mut canonical = String::with_capacity(text.len());
     json::canonicalize(&text, &mut canonical).map_err(|_| Unrenderable)?;
-    let value = canonical.strip_prefix("{\"v\":").and_then(|rest| rest.strip_suffix('}')).ok_or(Unrenderable)?;
+    let value = canonical
+        .strip_prefix("{\"v\":")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .ok_or(Unrenderable)?;
     out.push_str(value);
     Ok(())
 }

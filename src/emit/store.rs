@@ -50,7 +50,13 @@ impl Store {
             );
             (context, pg_sys::GetTopFullTransactionId().value)
         };
-        Ok(Self { events, outbox, xid, context, added: 0 })
+        Ok(Self {
+            events,
+            outbox,
+            xid,
+            context,
+            added: 0,
+        })
     }
 
     /// Adds an event; returns its id.
@@ -91,10 +97,11 @@ impl Store {
                 data.into_datum(),
                 subject.and_then(IntoDatum::into_datum),
             ]);
-            self.outbox.insert(&[Some(pg_sys::Datum::from(self.xid)), row_id, None, None]);
+            self.outbox
+                .insert(&[Some(pg_sys::Datum::from(self.xid)), row_id, None, None]);
             pg_sys::MemoryContextSwitchTo(before);
             self.added += 1;
-            if self.added % BATCH == 0 {
+            if self.added.is_multiple_of(BATCH) {
                 pg_sys::MemoryContextReset(self.context);
             }
         }

@@ -97,7 +97,9 @@ pub(crate) fn audience(event_type: &str) -> Result<Rc<Audience>, Error> {
         });
         // emit() takes the name of a type from its caller: not more names than there can be types.
         if cache.audiences.len() < 1_000 {
-            cache.audiences.insert(event_type.to_owned(), Rc::clone(&audience));
+            cache
+                .audiences
+                .insert(event_type.to_owned(), Rc::clone(&audience));
         }
         Ok(audience)
     })
@@ -117,19 +119,29 @@ fn load() -> Result<(), Error> {
     VALID.store(true, Ordering::Relaxed);
     let mut off: HashMap<Uuid, i32> = HashMap::new();
     scan(disabled, |row| {
-        if let (Some(id), Some(activation)) = (row.uuid(c"webhook_id"), row.get::<i32>(c"activation")) {
+        if let (Some(id), Some(activation)) =
+            (row.uuid(c"webhook_id"), row.get::<i32>(c"activation"))
+        {
             off.insert(id, activation);
         }
     });
     let mut active = Vec::new();
     scan(webhook, |row| {
-        let (Some(id), Some(events)) = (row.uuid(c"id"), row.get::<Vec<String>>(c"events")) else { return };
-        let on = row.get(c"active") == Some(true) && off.get(&id).copied() != row.get(c"activation");
+        let (Some(id), Some(events)) = (row.uuid(c"id"), row.get::<Vec<String>>(c"events")) else {
+            return;
+        };
+        let on =
+            row.get(c"active") == Some(true) && off.get(&id).copied() != row.get(c"activation");
         if on {
             active.push((row.get(c"owner"), Subscription::of(&events)));
         }
     });
-    CACHE.with_borrow_mut(|cache| *cache = Cache { active, audiences: HashMap::new() });
+    CACHE.with_borrow_mut(|cache| {
+        *cache = Cache {
+            active,
+            audiences: HashMap::new(),
+        }
+    });
     Ok(())
 }
 
@@ -155,7 +167,8 @@ impl Row {
     }
 
     fn uuid(&self, name: &CStr) -> Option<Uuid> {
-        self.get::<pgrx::Uuid>(name).map(|id| Uuid::from_bytes(*id.as_bytes()))
+        self.get::<pgrx::Uuid>(name)
+            .map(|id| Uuid::from_bytes(*id.as_bytes()))
     }
 }
 
@@ -166,13 +179,24 @@ fn scan(table: pg_sys::Oid, mut each: impl FnMut(&Row)) {
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, snapshot, 0, std::ptr::null_mut());
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::InvalidOid,
+            false,
+            snapshot,
+            0,
+            std::ptr::null_mut(),
+        );
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
                 break;
             }
-            each(&Row { table, tuple, columns: (*relation).rd_att });
+            each(&Row {
+                table,
+                tuple,
+                columns: (*relation).rd_att,
+            });
         }
         pg_sys::systable_endscan(scan);
         pg_sys::UnregisterSnapshot(snapshot);

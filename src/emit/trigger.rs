@@ -23,14 +23,14 @@ const FILTERABLE: usize = 8 << 10;
 
 /// The record by which Postgres knows how to call a C function.
 #[unsafe(no_mangle)]
-pub extern "C" fn pg_finfo_emit_changes() -> *const pg_sys::Pg_finfo_record {
+pub(super) extern "C" fn pg_finfo_emit_changes() -> *const pg_sys::Pg_finfo_record {
     static V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
     &raw const V1
 }
 
 /// The record by which Postgres knows how to call a C function.
 #[unsafe(no_mangle)]
-pub extern "C" fn pg_finfo_webhook_changed() -> *const pg_sys::Pg_finfo_record {
+pub(super) extern "C" fn pg_finfo_webhook_changed() -> *const pg_sys::Pg_finfo_record {
     static V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
     &raw const V1
 }
@@ -118,7 +118,13 @@ unsafe fn emit(data: &pg_sys::TriggerData) -> Result<(), Error> {
     if idle {
         return Ok(());
     }
-    let mut emitter = Emitter { plan, audiences, store: None, text: String::new(), truncated: 0 };
+    let mut emitter = Emitter {
+        plan,
+        audiences,
+        store: None,
+        text: String::new(),
+        truncated: 0,
+    };
     // SAFETY: as the caller says. The nest level is ended below; an ERROR ends it with the transaction.
     unsafe {
         let level = emitter.plan.needs_pinning.then(|| {
@@ -153,7 +159,10 @@ impl Row {
         // SAFETY: as the caller says.
         unsafe {
             pg_sys::slot_getallattrs(slot);
-            Self { values: (*slot).tts_values, nulls: (*slot).tts_isnull }
+            Self {
+                values: (*slot).tts_values,
+                nulls: (*slot).tts_isnull,
+            }
         }
     }
 
@@ -174,12 +183,17 @@ struct Emitter {
 impl Emitter {
     /// # Safety
     /// The data must be those of a row-level trigger that is being fired.
-    unsafe fn one_row(&mut self, data: &pg_sys::TriggerData, operation: Operation) -> Result<(), Error> {
+    unsafe fn one_row(
+        &mut self,
+        data: &pg_sys::TriggerData,
+        operation: Operation,
+    ) -> Result<(), Error> {
         // SAFETY: as the caller says: tg_trigtuple is there, and tg_newtuple for an update.
         unsafe {
             let columns = (*data.tg_relation).rd_att;
             let slot = |tuple| {
-                let slot = pg_sys::MakeSingleTupleTableSlot(columns, &raw const pg_sys::TTSOpsHeapTuple);
+                let slot =
+                    pg_sys::MakeSingleTupleTableSlot(columns, &raw const pg_sys::TTSOpsHeapTuple);
                 pg_sys::ExecStoreHeapTuple(tuple, slot, false);
                 slot
             };
@@ -188,7 +202,9 @@ impl Emitter {
             match (operation, second) {
                 (Operation::Insert, _) => self.row(None, Some(Row::of(first)))?,
                 (Operation::Delete, _) => self.row(Some(Row::of(first)), None)?,
-                (Operation::Update, Some(second)) => self.row(Some(Row::of(first)), Some(Row::of(second)))?,
+                (Operation::Update, Some(second)) => {
+                    self.row(Some(Row::of(first)), Some(Row::of(second)))?
+                }
                 (Operation::Update, None) => {}
             }
             pg_sys::ExecDropSingleTupleTableSlot(first);
@@ -203,12 +219,18 @@ impl Emitter {
     ///
     /// # Safety
     /// The data must be those of a statement-level trigger that is being fired.
-    unsafe fn statement(&mut self, data: &pg_sys::TriggerData, operation: Operation) -> Result<(), Error> {
+    unsafe fn statement(
+        &mut self,
+        data: &pg_sys::TriggerData,
+        operation: Operation,
+    ) -> Result<(), Error> {
         // SAFETY: as the caller says; attach() asks for the transition tables that the operation has.
         unsafe {
             let columns = (*data.tg_relation).rd_att;
-            let mut old = (operation != Operation::Insert).then(|| Transition::open(data.tg_oldtable, columns));
-            let mut new = (operation != Operation::Delete).then(|| Transition::open(data.tg_newtable, columns));
+            let mut old = (operation != Operation::Insert)
+                .then(|| Transition::open(data.tg_oldtable, columns));
+            let mut new = (operation != Operation::Delete)
+                .then(|| Transition::open(data.tg_newtable, columns));
             let context = pg_sys::AllocSetContextCreateExtended(
                 pg_sys::CurrentMemoryContext,
                 c"webhooks row".as_ptr(),
@@ -243,15 +265,20 @@ impl Emitter {
     fn row(&mut self, old: Option<Row>, new: Option<Row>) -> Result<(), Error> {
         let plan = Rc::clone(&self.plan);
         let owner = |row: Row| {
-            plan.owner.as_ref().and_then(|column| row.get(column).map(|datum| (column, datum))).and_then(
-                |(column, datum)| text_of(column, datum),
-            )
+            plan.owner
+                .as_ref()
+                .and_then(|column| row.get(column).map(|datum| (column, datum)))
+                .and_then(|(column, datum)| text_of(column, datum))
         };
         match (old, new) {
             (None, Some(new)) => self.created(new, owner(new).as_deref()),
             (Some(old), None) => self.deleted(old, owner(old).as_deref(), None),
             (Some(old), Some(new)) => {
-                let deleted = |row: Row| plan.soft_delete.as_ref().is_some_and(|column| row.get(column).is_some());
+                let deleted = |row: Row| {
+                    plan.soft_delete
+                        .as_ref()
+                        .is_some_and(|column| row.get(column).is_some())
+                };
                 let (was, is) = (owner(old), owner(new));
                 match (deleted(old), deleted(new)) {
                     (false, true) => self.deleted(old, was.as_deref(), Some(new)),
@@ -318,10 +345,12 @@ impl Emitter {
                 value(column, old, &mut text)?;
             }
             text.push_str(",\"deleted_at\":");
-            let at = softly.zip(plan.soft_delete.as_ref()).and_then(|(row, column)| {
-                use render::Kind::{Timestamp, TimestampTz};
-                matches!(column.kind, Timestamp | TimestampTz).then_some((row, column))
-            });
+            let at = softly
+                .zip(plan.soft_delete.as_ref())
+                .and_then(|(row, column)| {
+                    use render::Kind::{Timestamp, TimestampTz};
+                    matches!(column.kind, Timestamp | TimestampTz).then_some((row, column))
+                });
             match at {
                 Some((row, column)) => value(column, row, &mut text)?,
                 None => {
@@ -352,7 +381,10 @@ impl Emitter {
         let mut subject = subject;
         if fine.is_err() {
             self.truncated += 1;
-            let id = plan.id.as_ref().and_then(|column| row.get(column).and_then(|datum| text_of(column, datum)));
+            let id = plan
+                .id
+                .as_ref()
+                .and_then(|column| row.get(column).and_then(|datum| text_of(column, datum)));
             text = payload::minimal(&plan.object, &id.unwrap_or_default());
         }
         let limit = settings::max_payload();
@@ -371,7 +403,13 @@ impl Emitter {
             self.store = Some(Store::open()?);
         }
         if let Some(store) = &mut self.store {
-            store.add_parts(&plan.types[which], owner, (None, None), &text, subject.as_deref());
+            store.add_parts(
+                &plan.types[which],
+                owner,
+                (None, None),
+                &text,
+                subject.as_deref(),
+            );
         }
         self.text = text;
         Ok(())
@@ -390,7 +428,10 @@ impl Emitter {
         webhooks_core::json::write_string(&plan.object, out);
         out.push_str(",\"id\":");
         self.id(row, out)?;
-        for column in plan.columns[plan.leading..].iter().filter(|column| column.key != without) {
+        for column in plan.columns[plan.leading..]
+            .iter()
+            .filter(|column| column.key != without)
+        {
             out.push(',');
             out.push_str(&column.key);
             value(column, row, out)?;
@@ -411,7 +452,11 @@ impl Emitter {
             }
             out.push_str(&column.key);
             let value_at = out.len();
-            let fine = if column.key == "\"id\":" { self.id(row, out) } else { value(column, row, out) };
+            let fine = if column.key == "\"id\":" {
+                self.id(row, out)
+            } else {
+                value(column, row, out)
+            };
             let long = out.len() - value_at > FILTERABLE && out[value_at..].starts_with('"');
             if fine.is_err() || long {
                 out.truncate(start);
@@ -501,7 +546,11 @@ fn text_of(column: &Column, datum: pg_sys::Datum) -> Option<String> {
     let mut text = String::new();
     // SAFETY: the plan knows the column's type.
     unsafe { render::render(&column.kind, datum, &mut text) }.ok()?;
-    if text.starts_with('"') { serde_json::from_str(&text).ok() } else { Some(text) }
+    if text.starts_with('"') {
+        serde_json::from_str(&text).ok()
+    } else {
+        Some(text)
+    }
 }
 
 /// Whether two values are the same to the byte: then they need not be rendered to be compared.
@@ -529,11 +578,17 @@ impl Transition {
     unsafe fn open(store: *mut pg_sys::Tuplestorestate, columns: pg_sys::TupleDesc) -> Self {
         // SAFETY: as the caller says. A read pointer of our own leaves those of other triggers alone.
         unsafe {
-            let reader = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
+            let reader =
+                pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
             pg_sys::tuplestore_select_read_pointer(store, reader);
             pg_sys::tuplestore_rescan(store);
-            let slot = pg_sys::MakeSingleTupleTableSlot(columns, &raw const pg_sys::TTSOpsMinimalTuple);
-            Self { store, reader, slot }
+            let slot =
+                pg_sys::MakeSingleTupleTableSlot(columns, &raw const pg_sys::TTSOpsMinimalTuple);
+            Self {
+                store,
+                reader,
+                slot,
+            }
         }
     }
 
@@ -542,7 +597,8 @@ impl Transition {
         // SAFETY: open() has made all of it.
         unsafe {
             pg_sys::tuplestore_select_read_pointer(self.store, self.reader);
-            pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot).then(|| Row::of(self.slot))
+            pg_sys::tuplestore_gettupleslot(self.store, true, false, self.slot)
+                .then(|| Row::of(self.slot))
         }
     }
 }

@@ -55,7 +55,9 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
 pub(crate) fn wake(shared: &Shared, definitions: bool) {
     // SAFETY: a variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    let Some(slot) = shared.find_or_take(database) else { return };
+    let Some(slot) = shared.find_or_take(database) else {
+        return;
+    };
     if definitions {
         slot.definitions.fetch_add(1, Ordering::AcqRel);
     }

@@ -134,9 +134,12 @@ fn list_deliveries(
                 let which = [sql::uuid(webhook), arg(state)];
                 let total = spi.write(&COUNT, &which).get::<i64>(0, 1).unwrap_or(0);
                 let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
-                let deliveries: Vec<Value> =
-                    (0..rows.len()).filter_map(|row| rows.get::<JsonB>(row, 1).map(|it| it.0)).collect();
-                Ok(JsonB(json!({ "deliveries": deliveries, "pagination": pagination(total, limit, offset) })))
+                let deliveries: Vec<Value> = (0..rows.len())
+                    .filter_map(|row| rows.get::<JsonB>(row, 1).map(|it| it.0))
+                    .collect();
+                Ok(JsonB(
+                    json!({ "deliveries": deliveries, "pagination": pagination(total, limit, offset) }),
+                ))
             })
         })
     })())
@@ -160,32 +163,46 @@ fn retry_delivery(delivery_id: Option<&str>) -> JsonB {
         as_owner(|| {
             sql::connect(|spi| {
                 let rows = spi.write(&STATE, &[sql::uuid(delivery), arg(caller.owner())]);
-                let (state, webhook_exists, event_exists) =
-                    (rows.get::<String>(0, 1), rows.get(0, 2) == Some(true), rows.get(0, 3) == Some(true));
+                let (state, webhook_exists, event_exists) = (
+                    rows.get::<String>(0, 1),
+                    rows.get(0, 2) == Some(true),
+                    rows.get(0, 3) == Some(true),
+                );
                 match state.as_deref() {
                     None => return Err(absent(delivery)),
                     Some("pending") => {
                         return Err(Error::State {
                             message: "the delivery is pending already".to_owned(),
-                            hint: Some("It will be attempted when it is due: see next_attempt_at.".to_owned()),
+                            hint: Some(
+                                "It will be attempted when it is due: see next_attempt_at."
+                                    .to_owned(),
+                            ),
                         });
                     }
                     Some(_) if !webhook_exists => {
                         return Err(Error::State {
                             message: "the webhook of this delivery has been deleted".to_owned(),
-                            hint: Some("Create a webhook, and use webhooks.replay() for its events.".to_owned()),
+                            hint: Some(
+                                "Create a webhook, and use webhooks.replay() for its events."
+                                    .to_owned(),
+                            ),
                         });
                     }
                     Some(_) if !event_exists => {
                         return Err(Error::State {
                             message: "the event of this delivery is not stored any more".to_owned(),
-                            hint: Some("webhooks.retention says how long events are kept.".to_owned()),
+                            hint: Some(
+                                "webhooks.retention says how long events are kept.".to_owned(),
+                            ),
                         });
                     }
                     Some(_) => {}
                 }
                 let seq = clock::unix_ms().saturating_mul(1_000);
-                let rows = spi.write(&RETRY, &[sql::uuid(delivery), arg(caller.owner()), arg(seq)]);
+                let rows = spi.write(
+                    &RETRY,
+                    &[sql::uuid(delivery), arg(caller.owner()), arg(seq)],
+                );
                 let webhook = rows.uuid(0, 1).ok_or_else(|| absent(delivery))?;
                 tell_worker(webhook)?;
                 shown(spi, delivery, &caller).map(JsonB)
@@ -206,16 +223,23 @@ fn replay(
         access::must_write("replay()")?;
         let webhook = parse_id(Kind::Webhook, webhook_id)?;
         let since = required(since, "since")?;
-        let until = until.map_or_else(|| clock::timestamp_of(clock::unix_ms()), pg_sys::TimestampTz::from);
+        let until = until.map_or_else(
+            || clock::timestamp_of(clock::unix_ms()),
+            pg_sys::TimestampTz::from,
+        );
         let since = pg_sys::TimestampTz::from(since);
         if since > until {
-            return Err(Error::invalid("since is after until", "Give the earlier time first."));
+            return Err(Error::invalid(
+                "since is after until",
+                "Give the earlier time first.",
+            ));
         }
         as_owner(|| {
             sql::connect(|spi| {
                 must_exist(spi, webhook, caller.owner())?;
                 check_pending(spi, &caller)?;
-                let queued = replay_events(spi, webhook, (since, until), only_failed.unwrap_or(false))?;
+                let queued =
+                    replay_events(spi, webhook, (since, until), only_failed.unwrap_or(false))?;
                 if queued > 0 {
                     tell_worker(webhook)?;
                 }
@@ -226,7 +250,10 @@ fn replay(
 }
 
 fn absent(delivery: Uuid) -> Error {
-    Error::Absent { what: "delivery", id: id::format(Kind::Delivery, delivery) }
+    Error::Absent {
+        what: "delivery",
+        id: id::format(Kind::Delivery, delivery),
+    }
 }
 
 /// Has the worker look at the queue of a webhook, when this transaction commits.
@@ -240,12 +267,20 @@ fn tell_worker(webhook: Uuid) -> Result<(), Error> {
 /// Fails if the caller's owner has too much waiting.
 fn check_pending(spi: &Connection, caller: &Caller) -> Result<(), Error> {
     let most = settings::max_pending_per_owner();
-    let (Caller::Owner(owner), true) = (caller, most > 0) else { return Ok(()) };
-    let pending: i64 = spi.write(&PENDING_OF_OWNER, &[arg(owner.as_str())]).get(0, 1).unwrap_or(0);
+    let (Caller::Owner(owner), true) = (caller, most > 0) else {
+        return Ok(());
+    };
+    let pending: i64 = spi
+        .write(&PENDING_OF_OWNER, &[arg(owner.as_str())])
+        .get(0, 1)
+        .unwrap_or(0);
     if pending >= i64::from(most) {
         return Err(Error::Limit {
             message: format!("too many pending deliveries: at most {most} for each owner"),
-            hint: Some("Wait until some have been delivered, or delete webhooks that do not answer.".to_owned()),
+            hint: Some(
+                "Wait until some have been delivered, or delete webhooks that do not answer."
+                    .to_owned(),
+            ),
         });
     }
     Ok(())
@@ -258,7 +293,10 @@ fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Err
     let log = spi.write(&ATTEMPTS, &[sql::uuid(delivery)]);
     let attempts = log.get::<JsonB>(0, 1).map_or_else(|| json!([]), |it| it.0);
     let last = log.time(0, 2);
-    let made = object.get("attempt_count").and_then(Value::as_u64).unwrap_or(0);
+    let made = object
+        .get("attempt_count")
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
     let pending = object.get("state").and_then(Value::as_str) == Some("pending");
     let read = || {
         Some((
@@ -286,9 +324,13 @@ fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Err
         let number = if pending { made + 1 } else { made.max(1) };
         let at_ms = last.filter(|_| !pending).unwrap_or_else(clock::unix_ms);
         let number = u32::try_from(number).unwrap_or(u32::MAX);
-        let request = request::build_unsigned(&event, &target, delivery, number, at_ms.div_euclid(1_000));
-        let headers: serde_json::Map<String, Value> =
-            request.headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+        let request =
+            request::build_unsigned(&event, &target, delivery, number, at_ms.div_euclid(1_000));
+        let headers: serde_json::Map<String, Value> = request
+            .headers
+            .into_iter()
+            .map(|(name, value)| (name, Value::String(value)))
+            .collect();
         json!({ "method": "POST", "url": url, "headers": headers, "body": request.body })
     });
     if let Value::Object(keys) = &mut object {
@@ -314,13 +356,17 @@ fn replay_events(
         .and_then(|value| Filter::parse(&value).ok())
         .unwrap_or_default();
     // Each replay is a generation of its own: its time, which no other has under the webhook's lock.
-    let generation = u64::try_from(clock::unix_ms().saturating_mul(1_000)).unwrap_or(1).max(1);
+    let generation = u64::try_from(clock::unix_ms().saturating_mul(1_000))
+        .unwrap_or(1)
+        .max(1);
     let generation = generation ^ u64::from_le_bytes(clock::random());
     let seq = clock::unix_ms().saturating_mul(1_000);
     // A moment more on both sides, since an id is made from a clock that runs ahead of the column's a little.
     const SLACK_MS: i64 = 60_000;
     let floor = |at: pg_sys::TimestampTz, slack: i64| {
-        let ms = clock::unix_of(at).saturating_add(slack).clamp(0, (1 << 48) - 1);
+        let ms = clock::unix_of(at)
+            .saturating_add(slack)
+            .clamp(0, (1 << 48) - 1);
         webhooks_core::id::floor_of(u64::try_from(ms).unwrap_or(0))
     };
     let (mut after, high) = (floor(since, -SLACK_MS), floor(until, SLACK_MS));
@@ -341,7 +387,10 @@ fn replay_events(
         );
         let mut chosen = Vec::new();
         for row in 0..page.len() {
-            let (Some(event), Some(event_type)) = (page.uuid(row, 1), page.get::<String>(row, 2)) else { continue };
+            let (Some(event), Some(event_type)) = (page.uuid(row, 1), page.get::<String>(row, 2))
+            else {
+                continue;
+            };
             after = event;
             let of: Option<String> = page.get(row, 3);
             let fits = subscription.matches(&event_type, owner.is_some())
@@ -356,9 +405,20 @@ fn replay_events(
             }
         }
         if !chosen.is_empty() {
-            let ids = chosen.iter().map(|&event| id::delivery(event, webhook, generation)).collect::<Vec<_>>();
+            let ids = chosen
+                .iter()
+                .map(|&event| id::delivery(event, webhook, generation))
+                .collect::<Vec<_>>();
             let count = chosen.len() as i64;
-            spi.write(&QUEUE, &[sql::uuids(ids), sql::uuids(chosen), sql::uuid(webhook), arg(seq + queued)]);
+            spi.write(
+                &QUEUE,
+                &[
+                    sql::uuids(ids),
+                    sql::uuids(chosen),
+                    sql::uuid(webhook),
+                    arg(seq + queued),
+                ],
+            );
             queued += count;
         }
         if page.len() < 1_000 {

@@ -13,12 +13,15 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, pg_sys};
 use serde_json::{Value, json};
 use uuid::Uuid;
-use webhooks_core::event_type;
+use webhooks_core::event_type::{self, Subscription};
+use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
 use webhooks_core::payload;
 
-static IS_KNOWN: Statement =
-    Statement::new(c"SELECT FROM webhooks.event_type WHERE name = $1", &[pg_sys::TEXTOID]);
+static IS_KNOWN: Statement = Statement::new(
+    c"SELECT FROM webhooks.event_type WHERE name = $1",
+    &[pg_sys::TEXTOID],
+);
 static REGISTER: Statement = Statement::new(
     c"INSERT INTO webhooks.event_type AS t (name, description) VALUES ($1, $2)
       ON CONFLICT (name) DO UPDATE SET description = excluded.description WHERE NOT t.builtin",
@@ -33,7 +36,10 @@ fn emit(event_type: Option<&str>, data: Option<JsonB>, owner: Option<&str>) -> O
         must_be_known(event_type)?;
         let data = required(data, "data")?.0;
         if !data.is_object() {
-            return Err(Error::invalid("data must be a JSON object", "For example {\"object\": \"note\", \"id\": \"7\"}."));
+            return Err(Error::invalid(
+                "data must be a JSON object",
+                "For example {\"object\": \"note\", \"id\": \"7\"}.",
+            ));
         }
         publish(event_type, owner, &data)
     })())
@@ -80,7 +86,8 @@ fn send_test(webhook_id: Option<&str>) -> String {
         let webhook = parse_id(Kind::Webhook, webhook_id)?;
         as_owner(|| sql::connect(|spi| must_exist(spi, webhook, caller.owner())))?;
         let shown = id::format(Kind::Webhook, webhook);
-        let data = json!({ "object": "test", "id": shown, "message": "This is a test of your webhook." });
+        let data =
+            json!({ "object": "test", "id": shown, "message": "This is a test of your webhook." });
         let event = store(NewEvent {
             event_type: event_type::WEBHOOK_TEST.to_owned(),
             owner: caller.owner().map(str::to_owned),
@@ -131,6 +138,39 @@ fn verify(body: &str, signature: &str, secret: &str) -> bool {
     webhooks_core::sign::verify_hex(secret, body.as_bytes(), signature)
 }
 
+#[pg_extern(sql = false)]
+fn delivery_id(event_id: pgrx::Uuid, webhook_id: pgrx::Uuid) -> pgrx::Uuid {
+    let uuid = |id: pgrx::Uuid| Uuid::from_bytes(*id.as_bytes());
+    pgrx::Uuid::from_bytes(id::delivery(uuid(event_id), uuid(webhook_id), 0).into_bytes())
+}
+
+/// What dispatch decides, for the views.
+#[pg_extern(sql = false)]
+fn wants(
+    events: Option<Vec<String>>,
+    owner: Option<&str>,
+    filters: Option<JsonB>,
+    event_type: Option<&str>,
+    event_owner: Option<&str>,
+    data: Option<&str>,
+    subject: Option<&str>,
+) -> bool {
+    let (Some(events), Some(event_type), Some(data)) = (events, event_type, data) else {
+        return false;
+    };
+    if !Subscription::of(&events).matches(event_type, owner.is_some())
+        || (owner.is_some() && owner != event_owner)
+    {
+        return false;
+    }
+    let Some(filter) = filters.and_then(|filters| Filter::parse(&filters.0).ok()) else {
+        return true;
+    };
+    filter.is_empty()
+        || serde_json::from_str(subject.unwrap_or(data))
+            .is_ok_and(|row: Value| filter.matches(&row))
+}
+
 /// The owner that an event of this caller has.
 fn emitter(what: &'static str, owner: Option<&str>) -> Result<Option<String>, Error> {
     let caller = access::caller()?;
@@ -142,7 +182,11 @@ fn emitter(what: &'static str, owner: Option<&str>) -> Result<Option<String>, Er
 }
 
 fn must_be_known(event_type: &str) -> Result<(), Error> {
-    let known = as_owner(|| Ok(sql::connect(|spi| spi.write(&IS_KNOWN, &[arg(event_type)]).len() > 0)))?;
+    let known = as_owner(|| {
+        Ok(sql::connect(|spi| {
+            spi.write(&IS_KNOWN, &[arg(event_type)]).len() > 0
+        }))
+    })?;
     if known {
         Ok(())
     } else {
@@ -206,9 +250,20 @@ fn summary(results: &Value) -> Result<Value, Error> {
         Value::Object(keys) => match keys.get("results").or_else(|| keys.get("ids")) {
             Some(Value::Array(list)) if keys.contains_key("results") => list,
             _ => {
-                let ids = keys.get("ids").and_then(Value::as_array).cloned().unwrap_or_default();
-                let scores = keys.get("scores").and_then(Value::as_array).cloned().unwrap_or_default();
-                let count = keys.get("count").and_then(Value::as_u64).unwrap_or(ids.len() as u64);
+                let ids = keys
+                    .get("ids")
+                    .and_then(Value::as_array)
+                    .cloned()
+                    .unwrap_or_default();
+                let scores = keys
+                    .get("scores")
+                    .and_then(Value::as_array)
+                    .cloned()
+                    .unwrap_or_default();
+                let count = keys
+                    .get("count")
+                    .and_then(Value::as_u64)
+                    .unwrap_or(ids.len() as u64);
                 let ids: Vec<Value> = ids.iter().filter_map(as_id).collect();
                 let scores: Vec<Value> = scores.into_iter().filter(Value::is_number).collect();
                 return Ok(json!({ "count": count, "ids": ids, "scores": scores }));
@@ -221,10 +276,19 @@ fn summary(results: &Value) -> Result<Value, Error> {
             ));
         }
     };
-    let ids: Vec<Value> = list.iter().filter_map(|it| as_id(it.get("id").unwrap_or(it))).collect();
+    let ids: Vec<Value> = list
+        .iter()
+        .filter_map(|it| as_id(it.get("id").unwrap_or(it)))
+        .collect();
     let scores: Vec<Value> = list
         .iter()
-        .filter_map(|it| ["score", "similarity"].iter().find_map(|key| it.get(key)).filter(|it| it.is_number()).cloned())
+        .filter_map(|it| {
+            ["score", "similarity"]
+                .iter()
+                .find_map(|key| it.get(key))
+                .filter(|it| it.is_number())
+                .cloned()
+        })
         .collect();
     Ok(json!({ "count": list.len(), "ids": ids, "scores": scores }))
 }

@@ -19,7 +19,12 @@ fn parse_id(kind: Kind, text: Option<&str>) -> Result<uuid::Uuid, Error> {
 
 /// A parameter that must not be NULL.
 fn required<T>(value: Option<T>, name: &str) -> Result<T, Error> {
-    value.ok_or_else(|| Error::invalid(format!("{name} must not be null"), format!("Give a value for {name}.")))
+    value.ok_or_else(|| {
+        Error::invalid(
+            format!("{name} must not be null"),
+            format!("Give a value for {name}."),
+        )
+    })
 }
 
 /// `page_limit` and `page_offset`.
@@ -27,10 +32,16 @@ fn page(limit: Option<i32>, offset: Option<i32>) -> Result<(i64, i64), Error> {
     let limit = limit.unwrap_or(20);
     let offset = offset.unwrap_or(0);
     if !(1..=1_000).contains(&limit) {
-        return Err(Error::invalid(format!("page_limit {limit} is out of range"), "It is a number from 1 to 1000."));
+        return Err(Error::invalid(
+            format!("page_limit {limit} is out of range"),
+            "It is a number from 1 to 1000.",
+        ));
     }
     if offset < 0 {
-        return Err(Error::invalid(format!("page_offset {offset} is out of range"), "It is a number from 0 on."));
+        return Err(Error::invalid(
+            format!("page_offset {offset} is out of range"),
+            "It is a number from 0 on.",
+        ));
     }
     Ok((i64::from(limit), i64::from(offset)))
 }

@@ -1,11 +1,11 @@
 //! Operations: start and stop the worker, its state, metrics; what CREATE EXTENSION does last.
 
 use crate::access::{self, Caller};
+use crate::emit::wake;
 use crate::error::{Error, reply};
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Statement};
 use crate::shmem::{self, Shared, Slot, State};
-use crate::emit::wake;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::fmt::Write as _;
@@ -36,14 +36,20 @@ fn shared() -> Result<&'static Shared, Error> {
 fn own_slot() -> Result<&'static Slot, Error> {
     // SAFETY: a variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    shared()?.find_or_take(database).ok_or_else(|| Error::Limit {
-        message: format!("webhooks serves at most {} databases", shmem::SLOTS),
-        hint: Some("Drop the extension in databases that do not need it.".to_owned()),
-    })
+    shared()?
+        .find_or_take(database)
+        .ok_or_else(|| Error::Limit {
+            message: format!("webhooks serves at most {} databases", shmem::SLOTS),
+            hint: Some("Drop the extension in databases that do not need it.".to_owned()),
+        })
 }
 
 fn must_be_admin(what: &'static str) -> Result<(), Error> {
-    if access::caller()? == Caller::Admin { Ok(()) } else { Err(Error::Denied(what)) }
+    if access::caller()? == Caller::Admin {
+        Ok(())
+    } else {
+        Err(Error::Denied(what))
+    }
 }
 
 #[pg_extern(sql = false)]
@@ -64,7 +70,11 @@ fn worker() -> TableIterator<
         Some(slot) => {
             let pid = Some(slot.pid.load(Ordering::Acquire)).filter(|&pid| pid != 0);
             let stopped = slot.stopped.load(Ordering::Acquire) && pid.is_none();
-            let state = if stopped { "stopped" } else { slot.state().word() };
+            let state = if stopped {
+                "stopped"
+            } else {
+                slot.state().word()
+            };
             (
                 pid,
                 state.to_owned(),
@@ -88,7 +98,8 @@ fn start_worker() -> bool {
         slot.woken.store(true, Ordering::Release);
         shared()?.wake_launcher();
         Ok(wait_for(|| {
-            slot.pid.load(Ordering::Acquire) != 0 && matches!(slot.state(), State::Running | State::Disabled)
+            slot.pid.load(Ordering::Acquire) != 0
+                && matches!(slot.state(), State::Running | State::Disabled)
         }))
     })())
 }
@@ -144,25 +155,89 @@ fn metrics() -> String {
                 let whole = |column| rows.get::<i64>(0, column).unwrap_or(0) as f64;
                 let small = |column| f64::from(rows.get::<i32>(0, column).unwrap_or(0));
                 vec![
-                    Metric { name: "webhooks_up", kind: "gauge", help: "Whether the worker of this database runs.", value: small(9) },
-                    Metric { name: "webhooks_backlog", kind: "gauge", help: "Deliveries that wait, and events that were not dispatched yet.", value: whole(1) },
-                    Metric { name: "webhooks_oldest_pending_seconds", kind: "gauge", help: "Age of the oldest of them.", value: rows.get::<f64>(0, 2).unwrap_or(0.0) },
-                    Metric { name: "webhooks_in_flight", kind: "gauge", help: "Requests under way.", value: small(3) },
-                    Metric { name: "webhooks_webhooks", kind: "gauge", help: "Webhooks.", value: whole(11) },
-                    Metric { name: "webhooks_active_webhooks", kind: "gauge", help: "Webhooks that are switched on.", value: whole(10) },
-                    Metric { name: "webhooks_set_aside", kind: "gauge", help: "Rows that the worker passes over.", value: whole(8) },
-                    Metric { name: "webhooks_delivered", kind: "counter", help: "Deliveries that ended delivered.", value: whole(4) },
-                    Metric { name: "webhooks_failed", kind: "counter", help: "Deliveries that ended failed.", value: whole(5) },
-                    Metric { name: "webhooks_attempts", kind: "counter", help: "Requests made.", value: whole(6) },
-                    Metric { name: "webhooks_truncated", kind: "counter", help: "Rows that could not be rendered whole.", value: whole(7) },
+                    Metric {
+                        name: "webhooks_up",
+                        kind: "gauge",
+                        help: "Whether the worker of this database runs.",
+                        value: small(9),
+                    },
+                    Metric {
+                        name: "webhooks_backlog",
+                        kind: "gauge",
+                        help: "Deliveries that wait, and events that were not dispatched yet.",
+                        value: whole(1),
+                    },
+                    Metric {
+                        name: "webhooks_oldest_pending_seconds",
+                        kind: "gauge",
+                        help: "Age of the oldest of them.",
+                        value: rows.get::<f64>(0, 2).unwrap_or(0.0),
+                    },
+                    Metric {
+                        name: "webhooks_in_flight",
+                        kind: "gauge",
+                        help: "Requests under way.",
+                        value: small(3),
+                    },
+                    Metric {
+                        name: "webhooks_webhooks",
+                        kind: "gauge",
+                        help: "Webhooks.",
+                        value: whole(11),
+                    },
+                    Metric {
+                        name: "webhooks_active_webhooks",
+                        kind: "gauge",
+                        help: "Webhooks that are switched on.",
+                        value: whole(10),
+                    },
+                    Metric {
+                        name: "webhooks_set_aside",
+                        kind: "gauge",
+                        help: "Rows that the worker passes over.",
+                        value: whole(8),
+                    },
+                    Metric {
+                        name: "webhooks_delivered",
+                        kind: "counter",
+                        help: "Deliveries that ended delivered.",
+                        value: whole(4),
+                    },
+                    Metric {
+                        name: "webhooks_failed",
+                        kind: "counter",
+                        help: "Deliveries that ended failed.",
+                        value: whole(5),
+                    },
+                    Metric {
+                        name: "webhooks_attempts",
+                        kind: "counter",
+                        help: "Requests made.",
+                        value: whole(6),
+                    },
+                    Metric {
+                        name: "webhooks_truncated",
+                        kind: "counter",
+                        help: "Rows that could not be rendered whole.",
+                        value: whole(7),
+                    },
                 ]
             }))
         })?;
         let mut text = String::new();
-        for Metric { name, kind, help, value } in metrics {
+        for Metric {
+            name,
+            kind,
+            help,
+            value,
+        } in metrics
+        {
             // OpenMetrics: a counter's sample carries the suffix that its family does not.
             let suffix = if kind == "counter" { "_total" } else { "" };
-            let _ = write!(text, "# TYPE {name} {kind}\n# HELP {name} {help}\n{name}{suffix} {value}\n");
+            let _ = write!(
+                text,
+                "# TYPE {name} {kind}\n# HELP {name} {help}\n{name}{suffix} {value}\n"
+            );
         }
         text.push_str("# EOF\n");
         Ok(text)

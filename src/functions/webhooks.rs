@@ -3,9 +3,9 @@
 use super::{page, pagination, parse_id, required};
 use crate::access::{self, Caller};
 use crate::error::{Error, reply};
+use crate::seam::clock;
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Connection, Rows, Statement, arg};
-use crate::seam::clock;
 use crate::settings;
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_sys};
@@ -19,7 +19,8 @@ use webhooks_core::id::{self, Kind};
 use webhooks_core::retry::Policy;
 use webhooks_core::secret::Secret;
 
-static KNOWN_TYPES: Statement = Statement::new(c"SELECT name FROM webhooks.event_type ORDER BY name", &[]);
+static KNOWN_TYPES: Statement =
+    Statement::new(c"SELECT name FROM webhooks.event_type ORDER BY name", &[]);
 static CREATE: Statement = Statement::new(
     c"INSERT INTO webhooks.webhook (id, owner, url, events, secret, active, max_attempts, backoff_multiplier, max_delay, filters)
       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb)",
@@ -142,7 +143,9 @@ fn create_webhook(
             None => Policy::default(),
         };
         let filters = checked_filters(filters.map(|it| it.0).as_ref())?;
-        let events = required(events, "events")?.into_iter().map(|it| required(it, "an entry of events"));
+        let events = required(events, "events")?
+            .into_iter()
+            .map(|it| required(it, "an entry of events"));
         let events = events.collect::<Result<Vec<String>, Error>>()?;
         let webhook = clock::new_id();
         as_owner(|| {
@@ -166,7 +169,10 @@ fn create_webhook(
                 );
                 let mut object = object(spi, webhook, None)?;
                 if let Value::Object(keys) = &mut object {
-                    keys.insert("secret".to_owned(), Value::String(secret.expose().to_owned()));
+                    keys.insert(
+                        "secret".to_owned(),
+                        Value::String(secret.expose().to_owned()),
+                    );
                 }
                 Ok(JsonB(object))
             })
@@ -189,7 +195,8 @@ fn list_webhooks(
                 let who = [arg(active), arg(event), arg(caller.owner())];
                 let total = spi.write(&COUNT, &who).get::<i64>(0, 1).unwrap_or(0);
                 let rows = spi.write(&LIST, &[who[0], who[1], who[2], arg(limit), arg(offset)]);
-                let webhooks: Vec<Value> = (0..rows.len()).filter_map(|row| json(&rows, row)).collect();
+                let webhooks: Vec<Value> =
+                    (0..rows.len()).filter_map(|row| json(&rows, row)).collect();
                 Ok(JsonB(serde_json::json!({
                     "webhooks": webhooks,
                     "pagination": pagination(total, limit, offset),
@@ -216,7 +223,10 @@ fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonB>) -> JsonB {
         let webhook = parse_id(Kind::Webhook, webhook_id)?;
         let changes = required(changes, "changes")?.0;
         let Value::Object(changes) = &changes else {
-            return Err(Error::invalid("changes must be a JSON object", "For example {\"active\": false}."));
+            return Err(Error::invalid(
+                "changes must be a JSON object",
+                "For example {\"active\": false}.",
+            ));
         };
         as_owner(|| {
             sql::connect(|spi| {
@@ -224,7 +234,8 @@ fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonB>) -> JsonB {
                 let (fields, owned, activation, disabled) = locked(&rows, webhook)?;
                 let new = merged(spi, fields, owned, changes)?;
                 // Switching on starts a new activation: what the worker disabled was the one before.
-                let switched_on = changes.get("active") == Some(&Value::Bool(true)) && (disabled || !rows_active(&rows));
+                let switched_on = changes.get("active") == Some(&Value::Bool(true))
+                    && (disabled || !rows_active(&rows));
                 spi.write(
                     &UPDATE,
                     &[
@@ -254,17 +265,26 @@ fn delete_webhook(webhook_id: Option<&str>) -> JsonB {
         let webhook = parse_id(Kind::Webhook, webhook_id)?;
         as_owner(|| {
             sql::connect(|spi| {
-                if spi.write(&DELETE, &[sql::uuid(webhook), arg(caller.owner())]).len() == 0 {
+                if spi
+                    .write(&DELETE, &[sql::uuid(webhook), arg(caller.owner())])
+                    .len()
+                    == 0
+                {
                     return Err(absent(webhook));
                 }
-                Ok(JsonB(serde_json::json!({ "id": id::format(Kind::Webhook, webhook), "deleted": true })))
+                Ok(JsonB(
+                    serde_json::json!({ "id": id::format(Kind::Webhook, webhook), "deleted": true }),
+                ))
             })
         })
     })())
 }
 
 fn absent(webhook: Uuid) -> Error {
-    Error::Absent { what: "webhook", id: id::format(Kind::Webhook, webhook) }
+    Error::Absent {
+        what: "webhook",
+        id: id::format(Kind::Webhook, webhook),
+    }
 }
 
 fn json(rows: &Rows<'_>, row: usize) -> Option<Value> {
@@ -277,7 +297,11 @@ fn object(spi: &Connection, webhook: Uuid, owner: Option<&str>) -> Result<Value,
 }
 
 /// Fails unless the webhook exists for this owner.
-pub(super) fn must_exist(spi: &Connection, webhook: Uuid, owner: Option<&str>) -> Result<(), Error> {
+pub(super) fn must_exist(
+    spi: &Connection,
+    webhook: Uuid,
+    owner: Option<&str>,
+) -> Result<(), Error> {
     object(spi, webhook, owner).map(|_| ())
 }
 
@@ -330,7 +354,10 @@ fn merged(
     changes: &serde_json::Map<String, Value>,
 ) -> Result<Fields, Error> {
     let must_be = |key: &str, what: &str| {
-        Error::invalid(format!("{key} must be {what}"), format!("Leave {key} out to keep it as it is."))
+        Error::invalid(
+            format!("{key} must be {what}"),
+            format!("Leave {key} out to keep it as it is."),
+        )
     };
     for (key, value) in changes {
         match (key.as_str(), value) {
@@ -339,7 +366,11 @@ fn merged(
             ("events", Value::Array(events)) => {
                 fields.events = events
                     .iter()
-                    .map(|it| it.as_str().map(str::to_owned).ok_or_else(|| must_be("events", "an array of strings")))
+                    .map(|it| {
+                        it.as_str()
+                            .map(str::to_owned)
+                            .ok_or_else(|| must_be("events", "an array of strings"))
+                    })
                     .collect::<Result<_, _>>()?;
                 check_events(spi, &fields.events, owned)?;
             }
@@ -375,11 +406,14 @@ fn checked_url(url: &str) -> Result<String, Error> {
 }
 
 fn checked_secret(secret: &str) -> Result<Secret, Error> {
-    Secret::parse(secret.to_owned()).map_err(|error| Error::invalid(error.to_string(), error.hint()))
+    Secret::parse(secret.to_owned())
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()))
 }
 
 fn checked_policy(policy: Policy, changes: &Value) -> Result<Policy, Error> {
-    policy.merge(changes).map_err(|error| Error::invalid(error.to_string(), error.hint()))
+    policy
+        .merge(changes)
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()))
 }
 
 /// The filter as JSON text; JSON null is none.
@@ -387,7 +421,8 @@ fn checked_filters(filters: Option<&Value>) -> Result<Option<String>, Error> {
     match filters {
         None | Some(Value::Null) => Ok(None),
         Some(filters) => {
-            Filter::parse(filters).map_err(|error| Error::invalid(error.to_string(), error.hint()))?;
+            Filter::parse(filters)
+                .map_err(|error| Error::invalid(error.to_string(), error.hint()))?;
             Ok(Some(filters.to_string()))
         }
     }
@@ -403,7 +438,9 @@ fn check_events(spi: &Connection, events: &[String], owned: bool) -> Result<(), 
 
 /// An administrator in SQL is exempt.
 fn check_quotas(spi: &Connection, caller: &Caller) -> Result<(), Error> {
-    let Caller::Owner(owner) = caller else { return Ok(()) };
+    let Caller::Owner(owner) = caller else {
+        return Ok(());
+    };
     let owner = owner.as_str();
     let most = settings::creations_per_hour();
     let rows = spi.write(&COUNT_CREATION, &[arg(owner), arg(most as i32)]);
@@ -417,7 +454,10 @@ fn check_quotas(spi: &Connection, caller: &Caller) -> Result<(), Error> {
         });
     }
     let most = settings::max_webhooks_per_owner();
-    let there: i64 = spi.write(&COUNT_OF_OWNER, &[arg(owner)]).get(0, 1).unwrap_or(0);
+    let there: i64 = spi
+        .write(&COUNT_OF_OWNER, &[arg(owner)])
+        .get(0, 1)
+        .unwrap_or(0);
     if most > 0 && there >= i64::from(most) {
         return Err(Error::Limit {
             message: format!("too many webhooks: at most {most} for each owner"),

@@ -12,7 +12,10 @@ const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
 
 /// The time on both clocks.
 pub(crate) fn now() -> Now {
-    Now { mono_ms: mono_ms(), unix_ms: unix_ms() }
+    Now {
+        mono_ms: mono_ms(),
+        unix_ms: unix_ms(),
+    }
 }
 
 /// Unix milliseconds.
@@ -26,18 +29,23 @@ pub(crate) fn unix_ms() -> i64 {
 pub(crate) fn mono_ms() -> u64 {
     const BEFORE: u64 = 3_600_000;
     static START: OnceLock<Instant> = OnceLock::new();
-    let since = u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX);
+    let since =
+        u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX);
     since.saturating_add(BEFORE)
 }
 
 /// Unix milliseconds of a `timestamptz`.
 pub(crate) fn unix_of(timestamp: pg_sys::TimestampTz) -> i64 {
-    timestamp.div_euclid(1_000).saturating_add(POSTGRES_EPOCH_MS)
+    timestamp
+        .div_euclid(1_000)
+        .saturating_add(POSTGRES_EPOCH_MS)
 }
 
 /// The `timestamptz` of Unix milliseconds.
 pub(crate) fn timestamp_of(unix_ms: i64) -> pg_sys::TimestampTz {
-    unix_ms.saturating_sub(POSTGRES_EPOCH_MS).saturating_mul(1_000)
+    unix_ms
+        .saturating_sub(POSTGRES_EPOCH_MS)
+        .saturating_mul(1_000)
 }
 
 /// Random bytes, fit for secrets.

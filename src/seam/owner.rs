@@ -8,9 +8,17 @@ pub(crate) fn relation(name: &std::ffi::CStr) -> Result<pg_sys::Oid, Error> {
     // SAFETY: both names are NUL-terminated; missing ones give InvalidOid.
     let oid = unsafe {
         let schema = pg_sys::get_namespace_oid(c"webhooks".as_ptr(), true);
-        if schema == pg_sys::InvalidOid { schema } else { pg_sys::get_relname_relid(name.as_ptr(), schema) }
+        if schema == pg_sys::InvalidOid {
+            schema
+        } else {
+            pg_sys::get_relname_relid(name.as_ptr(), schema)
+        }
     };
-    if oid == pg_sys::InvalidOid { Err(Error::Mismatch) } else { Ok(oid) }
+    if oid == pg_sys::InvalidOid {
+        Err(Error::Mismatch)
+    } else {
+        Ok(oid)
+    }
 }
 
 /// Runs `work` as the owner of the extension's tables, with a search path that no user can put anything
@@ -34,7 +42,10 @@ pub(crate) fn as_owner<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, 
         pg_sys::ReleaseSysCache(tuple);
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
         let level = pg_sys::NewGUCNestLevel();
-        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        pg_sys::SetUserIdAndSecContext(
+            owner,
+            context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
+        );
         set_local(c"search_path", c"pg_catalog, pg_temp");
         set_local(c"row_security", c"off");
         level

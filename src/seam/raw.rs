@@ -17,5 +17,10 @@ unsafe extern "C-unwind" {
     /// Output function of `numeric`.
     pub(crate) fn numeric_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
     /// Whether two values of a type are the same to the byte.
-    pub(crate) fn datumIsEqual(one: pg_sys::Datum, other: pg_sys::Datum, by_value: bool, length: i32) -> bool;
+    pub(crate) fn datumIsEqual(
+        one: pg_sys::Datum,
+        other: pg_sys::Datum,
+        by_value: bool,
+        length: i32,
+    ) -> bool;
 }

@@ -14,7 +14,11 @@ pub(crate) struct Statement {
 impl Statement {
     /// `types` are those of the parameters, in order.
     pub(crate) const fn new(text: &'static CStr, types: &'static [pg_sys::Oid]) -> Self {
-        Self { text, types, plan: AtomicPtr::new(std::ptr::null_mut()) }
+        Self {
+            text,
+            types,
+            plan: AtomicPtr::new(std::ptr::null_mut()),
+        }
     }
 
     fn plan(&self) -> pg_sys::SPIPlanPtr {
@@ -77,7 +81,10 @@ pub(crate) fn uuid(id: uuid::Uuid) -> Arg {
 
 /// A `uuid[]` parameter.
 pub(crate) fn uuids(ids: impl IntoIterator<Item = uuid::Uuid>) -> Arg {
-    arg(ids.into_iter().map(|id| pgrx::Uuid::from_bytes(id.into_bytes())).collect::<Vec<_>>())
+    arg(ids
+        .into_iter()
+        .map(|id| pgrx::Uuid::from_bytes(id.into_bytes()))
+        .collect::<Vec<_>>())
 }
 
 impl Connection {
@@ -93,10 +100,14 @@ impl Connection {
 
     fn run(&self, statement: &Statement, args: &[Arg], read_only: bool) -> Rows<'_> {
         debug_assert_eq!(args.len(), statement.types.len());
-        let mut values: Vec<pg_sys::Datum> =
-            args.iter().map(|arg| arg.unwrap_or(pg_sys::Datum::from(0))).collect();
-        let nulls: Vec<std::ffi::c_char> =
-            args.iter().map(|arg| if arg.is_some() { b' ' } else { b'n' } as std::ffi::c_char).collect();
+        let mut values: Vec<pg_sys::Datum> = args
+            .iter()
+            .map(|arg| arg.unwrap_or(pg_sys::Datum::from(0)))
+            .collect();
+        let nulls: Vec<std::ffi::c_char> = args
+            .iter()
+            .map(|arg| if arg.is_some() { b' ' } else { b'n' } as std::ffi::c_char)
+            .collect();
         // SAFETY: SPI is connected; values and nulls have as many entries as the plan has parameters. The
         // table is ours until SPI_finish, which the lifetime of Rows keeps away.
         unsafe {
@@ -155,7 +166,8 @@ impl Rows<'_> {
 
     /// A `uuid` column.
     pub(crate) fn uuid(&self, row: usize, column: i32) -> Option<uuid::Uuid> {
-        self.get::<pgrx::Uuid>(row, column).map(|id| uuid::Uuid::from_bytes(*id.as_bytes()))
+        self.get::<pgrx::Uuid>(row, column)
+            .map(|id| uuid::Uuid::from_bytes(*id.as_bytes()))
     }
 
     /// A `timestamptz` column, as Unix milliseconds.
@@ -167,6 +179,8 @@ impl Rows<'_> {
 
     /// An `xid8` column.
     pub(crate) fn xid8(&self, row: usize, column: i32) -> Option<u64> {
-        self.datum(row, column).filter(|&(_, is_null)| !is_null).map(|(datum, _)| datum.value() as u64)
+        self.datum(row, column)
+            .filter(|&(_, is_null)| !is_null)
+            .map(|(datum, _)| datum.value() as u64)
     }
 }

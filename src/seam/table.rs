@@ -36,7 +36,14 @@ impl Table {
                 return Err(Error::Mismatch);
             }
             let indexes = pg_sys::CatalogOpenIndexes(relation);
-            Ok(Self { relation, indexes, slots: Vec::new(), used: 0, columns, context: pg_sys::CurrentMemoryContext })
+            Ok(Self {
+                relation,
+                indexes,
+                slots: Vec::new(),
+                used: 0,
+                columns,
+                context: pg_sys::CurrentMemoryContext,
+            })
         }
     }
 
@@ -88,14 +95,22 @@ impl Table {
 
     /// Deletes the row at this place if it is still the one with this id in the given column (from 1);
     /// says whether it was.
-    pub(crate) fn delete_at(&mut self, (block, offset): (u32, u16), column: i32, id: uuid::Uuid) -> bool {
+    pub(crate) fn delete_at(
+        &mut self,
+        (block, offset): (u32, u16),
+        column: i32,
+        id: uuid::Uuid,
+    ) -> bool {
         let mut tuple = pg_sys::HeapTupleData::default();
         pgrx::itemptr::item_pointer_set_all(&mut tuple.t_self, block, offset);
         let mut buffer: pg_sys::Buffer = 0;
         // SAFETY: the relation is open and locked; a snapshot is active; heap_fetch pins the buffer only
         // when it says true, and the pin is given back.
         unsafe {
-            let blocks = pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+            let blocks = pg_sys::RelationGetNumberOfBlocksInFork(
+                self.relation,
+                pg_sys::ForkNumber::MAIN_FORKNUM,
+            );
             if block >= blocks
                 || !pg_sys::heap_fetch(
                     self.relation,
@@ -108,8 +123,14 @@ impl Table {
                 return false;
             }
             let mut is_null = true;
-            let datum = pg_sys::heap_getattr(&raw mut tuple, column, (*self.relation).rd_att, &mut is_null);
-            let same = !is_null && std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16) == id.as_bytes();
+            let datum = pg_sys::heap_getattr(
+                &raw mut tuple,
+                column,
+                (*self.relation).rd_att,
+                &mut is_null,
+            );
+            let same = !is_null
+                && std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16) == id.as_bytes();
             pg_sys::ReleaseBuffer(buffer);
             if same {
                 pg_sys::simple_heap_delete(self.relation, &raw mut tuple.t_self);

@@ -1,8 +1,8 @@
 //! Transactions of the background workers. Main thread only.
 
+use pgrx::PgTryBuilder;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
-use pgrx::PgTryBuilder;
 use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
 
@@ -67,6 +67,11 @@ pub(crate) fn transaction<R>(
 fn describe(error: CaughtError) -> RolledBack {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = error;
-    RolledBack { message: report.message().to_owned(), code: report.sql_error_code() }
+    | CaughtError::RustPanic {
+        ereport: report, ..
+    }) = error;
+    RolledBack {
+        message: report.message().to_owned(),
+        code: report.sql_error_code(),
+    }
 }

@@ -16,7 +16,13 @@ impl WaitSet {
             #[cfg(any(feature = "pg17", feature = "pg18"))]
             let set = pg_sys::CreateWaitEventSet(std::ptr::null_mut(), 3);
             let none = std::ptr::null_mut();
-            pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, pg_sys::PGINVALID_SOCKET, pg_sys::MyLatch, none);
+            pg_sys::AddWaitEventToSet(
+                set,
+                pg_sys::WL_LATCH_SET,
+                pg_sys::PGINVALID_SOCKET,
+                pg_sys::MyLatch,
+                none,
+            );
             pg_sys::AddWaitEventToSet(
                 set,
                 pg_sys::WL_EXIT_ON_PM_DEATH,
@@ -24,7 +30,13 @@ impl WaitSet {
                 std::ptr::null_mut(),
                 none,
             );
-            pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, fd, std::ptr::null_mut(), none);
+            pg_sys::AddWaitEventToSet(
+                set,
+                pg_sys::WL_SOCKET_READABLE,
+                fd,
+                std::ptr::null_mut(),
+                none,
+            );
             Self(set)
         }
     }

@@ -17,7 +17,8 @@ use webhooks_core::retry::Policy;
 use webhooks_core::secret::Secret;
 use webhooks_schedule::{Definition, Snapshot};
 
-static VERSIONS: Statement = Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
+static VERSIONS: Statement =
+    Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
 static LOAD: Statement = Statement::new(
     c"SELECT w.id, w.owner, w.url, w.events, w.secret,
              CASE WHEN w.previous_secret_expires_at > pg_catalog.clock_timestamp() THEN w.previous_secret END,
@@ -44,12 +45,15 @@ static INVALIDATED: AtomicBool = AtomicBool::new(false);
 /// Where the row of a webhook lay, and which transaction wrote it.
 type Version = ((u32, u16), u32);
 
+/// When a webhook was created: the snapshot, and Unix milliseconds.
+type Created = (Snapshot, i64);
+
 /// What memory holds of `webhooks.webhook`.
 #[derive(Default)]
 pub(super) struct Definitions {
     versions: HashMap<Uuid, Version>,
     /// Which events are older than a webhook, and so not for it.
-    created: HashMap<Uuid, (Snapshot, i64)>,
+    created: HashMap<Uuid, Created>,
     /// The count of changes that has been looked at.
     seen: u64,
 }
@@ -57,7 +61,7 @@ pub(super) struct Definitions {
 /// What a look at the table has found.
 #[derive(Default)]
 pub(super) struct Changes {
-    loaded: Vec<(Definition, Version, Option<(Snapshot, i64)>)>,
+    loaded: Vec<(Definition, Version, Option<Created>)>,
     gone: Vec<Uuid>,
 }
 
@@ -123,15 +127,28 @@ impl Worker {
         let rows = spi.read(&VERSIONS, &[]);
         let mut there: HashMap<Uuid, Version> = HashMap::with_capacity(rows.len());
         for row in 0..rows.len() {
-            let (Some(id), Some(place)) = (rows.uuid(row, 1), rows.get::<pg_sys::ItemPointerData>(row, 2)) else {
+            let (Some(id), Some(place)) = (
+                rows.uuid(row, 1),
+                rows.get::<pg_sys::ItemPointerData>(row, 2),
+            ) else {
                 continue;
             };
-            let xmin = rows.datum(row, 3).map_or(0, |(datum, _)| datum.value() as u32);
+            let xmin = rows
+                .datum(row, 3)
+                .map_or(0, |(datum, _)| datum.value() as u32);
             there.insert(id, (pgrx::itemptr::item_pointer_get_both(place), xmin));
         }
-        changes.gone = self.scheduler.webhooks().map(|it| it.id).filter(|id| !there.contains_key(id)).collect();
-        let changed: Vec<Uuid> =
-            there.iter().filter(|(id, version)| self.definitions.versions.get(id) != Some(version)).map(|(&id, _)| id).collect();
+        changes.gone = self
+            .scheduler
+            .webhooks()
+            .map(|it| it.id)
+            .filter(|id| !there.contains_key(id))
+            .collect();
+        let changed: Vec<Uuid> = there
+            .iter()
+            .filter(|(id, version)| self.definitions.versions.get(id) != Some(version))
+            .map(|(&id, _)| id)
+            .collect();
         for part in changed.chunks(1_000) {
             let rows = spi.read(&LOAD, &[sql::uuids(part.iter().copied())]);
             for row in 0..rows.len() {
@@ -144,7 +161,11 @@ impl Worker {
         Some(changes)
     }
 
-    fn definition(&self, rows: &sql::Rows<'_>, row: usize) -> Option<(Definition, Option<(Snapshot, i64)>)> {
+    fn definition(
+        &self,
+        rows: &sql::Rows<'_>,
+        row: usize,
+    ) -> Option<(Definition, Option<Created>)> {
         let id = rows.uuid(row, 1)?;
         let url: String = rows.get(row, 3)?;
         let events: Vec<String> = rows.get(row, 4)?;
@@ -158,7 +179,9 @@ impl Worker {
             allowed_ports: self.settings.allowed_ports.clone(),
         };
         let created_ms = rows.time(row, 13)?;
-        let under = rows.get::<String>(row, 14).and_then(|text| Snapshot::parse(&text));
+        let under = rows
+            .get::<String>(row, 14)
+            .and_then(|text| Snapshot::parse(&text));
         let definition = Definition {
             id,
             owner: rows.get(row, 2),
@@ -171,10 +194,16 @@ impl Worker {
                 backoff_multiplier: rows.get(row, 10)?,
                 max_delay: u32::try_from(rows.get::<i32>(row, 11)?).unwrap_or(1),
             },
-            endpoint: Endpoint::parse(&url, &rules).map(Arc::new).map_err(|error| error.to_string()),
+            endpoint: Endpoint::parse(&url, &rules)
+                .map(Arc::new)
+                .map_err(|error| error.to_string()),
             target: Arc::new(Target {
                 webhook: id,
-                secrets: secrets.into_iter().flatten().filter_map(|text| Secret::parse(text).ok()).collect(),
+                secrets: secrets
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|text| Secret::parse(text).ok())
+                    .collect(),
                 header_prefix: self.settings.header_prefix.clone(),
                 user_agent: self.settings.user_agent.clone(),
                 livemode: self.settings.livemode,
@@ -201,7 +230,10 @@ impl Worker {
                 definition.failing_since_ms = known.failing_since_ms;
                 definition.failed_since_success = known.failed_since_success;
                 // So is the knowledge of having switched it off.
-                if known.activation == definition.activation && !known.active && self.settling.disabled(id) {
+                if known.activation == definition.activation
+                    && !known.active
+                    && self.settling.disabled(id)
+                {
                     definition.active = false;
                 }
             }
@@ -225,7 +257,9 @@ impl Worker {
         let orphans: HashSet<Uuid> = transaction(c"starting", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
                 let rows = spi.read(&ORPHANS, &[]);
-                (0..rows.len()).filter_map(|row| rows.uuid(row, 1)).collect()
+                (0..rows.len())
+                    .filter_map(|row| rows.uuid(row, 1))
+                    .collect()
             })
         })?;
         for id in orphans {

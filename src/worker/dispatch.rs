@@ -3,8 +3,8 @@
 //! One short transaction that only reads, under one snapshot: the position of the last read, the
 //! webhooks if they have changed, the rows. Nothing is written; see `webhooks_schedule` for why.
 
-use super::{POLL_MS, SWEEP_MS, Worker};
 use super::definitions::Changes;
+use super::{POLL_MS, SWEEP_MS, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -30,7 +30,12 @@ static READ_OUTBOX: Statement = Statement::new(
                LIMIT $4) o
         LEFT JOIN webhooks.event e ON e.id = o.id
        ORDER BY o.xid, o.id",
-    &[pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::XID8OID, pg_sys::INT8OID],
+    &[
+        pg_sys::XID8OID,
+        pg_sys::UUIDOID,
+        pg_sys::XID8OID,
+        pg_sys::INT8OID,
+    ],
 );
 
 struct Found {
@@ -42,7 +47,13 @@ struct Found {
 enum What {
     Queued(Uuid),
     Nothing,
-    Event { event: Arc<Event>, owner: Option<String>, target: Option<Uuid>, about: Option<Uuid>, subject: Option<String> },
+    Event {
+        event: Arc<Event>,
+        owner: Option<String>,
+        target: Option<Uuid>,
+        about: Option<Uuid>,
+        subject: Option<String>,
+    },
 }
 
 struct Read {
@@ -130,17 +141,28 @@ impl Worker {
         Read { changes, found, to }
     }
 
-    fn read_stretch(spi: &Connection, stretch: Stretch, limit: usize) -> (Vec<Found>, Option<(u64, Uuid)>) {
+    fn read_stretch(
+        spi: &Connection,
+        stretch: Stretch,
+        limit: usize,
+    ) -> (Vec<Found>, Option<(u64, Uuid)>) {
         let xid = |xid: u64| Some(pg_sys::Datum::from(xid));
         let rows = spi.read(
             &READ_OUTBOX,
-            &[xid(stretch.after.0), sql::uuid(stretch.after.1), xid(stretch.until), sql::arg(limit as i64)],
+            &[
+                xid(stretch.after.0),
+                sql::uuid(stretch.after.1),
+                xid(stretch.until),
+                sql::arg(limit as i64),
+            ],
         );
         let mut found = Vec::with_capacity(rows.len());
         for row in 0..rows.len() {
-            let (Some(place), Some(xid), Some(id)) =
-                (rows.get::<pg_sys::ItemPointerData>(row, 1), rows.xid8(row, 2), rows.uuid(row, 3))
-            else {
+            let (Some(place), Some(xid), Some(id)) = (
+                rows.get::<pg_sys::ItemPointerData>(row, 1),
+                rows.xid8(row, 2),
+                rows.uuid(row, 3),
+            ) else {
                 continue;
             };
             let (block, offset) = pgrx::itemptr::item_pointer_get_both(place);
@@ -149,10 +171,18 @@ impl Worker {
             } else {
                 Self::read_event(&rows, row, id).unwrap_or(What::Nothing)
             };
-            found.push(Found { key: OutboxKey { id, block, offset }, xid, what });
+            found.push(Found {
+                key: OutboxKey { id, block, offset },
+                xid,
+                what,
+            });
         }
         Self::make_durable(&found, stretch.foreign);
-        let to = if rows.len() < limit { None } else { found.last().map(|it| (it.xid, it.key.id)) };
+        let to = if rows.len() < limit {
+            None
+        } else {
+            found.last().map(|it| (it.xid, it.key.id))
+        };
         (found, to)
     }
 
@@ -185,7 +215,10 @@ impl Worker {
             let upto = if foreign {
                 pg_sys::GetXLogInsertRecPtr()
             } else {
-                xids.iter().map(|&xid| pg_sys::TransactionIdGetCommitLSN(xid_of(xid))).max().unwrap_or(0)
+                xids.iter()
+                    .map(|&xid| pg_sys::TransactionIdGetCommitLSN(xid_of(xid)))
+                    .max()
+                    .unwrap_or(0)
             };
             if upto > pg_sys::GetFlushRecPtr(std::ptr::null_mut()) {
                 pg_sys::XLogFlush(upto);
@@ -211,23 +244,36 @@ impl Worker {
                     nothing(it.key.id)
                 }
                 What::Nothing => nothing(it.key.id),
-                What::Event { event, owner, target, about, subject } => {
+                What::Event {
+                    event,
+                    owner,
+                    target,
+                    about,
+                    subject,
+                } => {
                     match target {
                         Some(target) => chosen.extend(self.scheduler.index_of(target)),
                         None => {
-                            let audience = self.scheduler.audience(&event.event_type, owner.as_deref());
+                            let audience =
+                                self.scheduler.audience(&event.event_type, owner.as_deref());
                             let mut judged: Option<serde_json::Value> = None;
                             for &index in audience.iter() {
                                 let definition = self.scheduler.definition(index);
                                 if Some(definition.id) == about
-                                    || self.definitions.predates(definition.id, it.xid, event.created_ms)
+                                    || self.definitions.predates(
+                                        definition.id,
+                                        it.xid,
+                                        event.created_ms,
+                                    )
                                 {
                                     continue;
                                 }
                                 if !definition.filter.is_empty() {
                                     let row = judged.get_or_insert_with(|| {
-                                        serde_json::from_str(subject.as_deref().unwrap_or(&event.data))
-                                            .unwrap_or(serde_json::Value::Null)
+                                        serde_json::from_str(
+                                            subject.as_deref().unwrap_or(&event.data),
+                                        )
+                                        .unwrap_or(serde_json::Value::Null)
                                     });
                                     if !definition.filter.matches(row) {
                                         continue;
@@ -247,7 +293,12 @@ impl Worker {
 
 /// Stands for the event of an outbox row that brings none.
 fn nothing(id: Uuid) -> Arc<Event> {
-    Arc::new(Event { id, event_type: String::new(), created_ms: 0, data: String::new() })
+    Arc::new(Event {
+        id,
+        event_type: String::new(),
+        created_ms: 0,
+        data: String::new(),
+    })
 }
 
 /// The 32 bits of a transaction id that the commit log is looked up by.

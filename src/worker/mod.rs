@@ -8,8 +8,8 @@ mod settle;
 mod start;
 mod upkeep;
 
-use crate::seam::{clock, raw};
 use crate::seam::transaction::RolledBack;
+use crate::seam::{clock, raw};
 use crate::settings::Settings;
 use crate::shmem::{self, Slot, State};
 use definitions::Definitions;
@@ -80,7 +80,9 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
         raw::pqsignal(pg_sys::SIGTERM as i32, raw::die);
         pg_sys::BackgroundWorkerUnblockSignals();
     }
-    let Some(slot) = shmem::shared().and_then(|shared| shared.find(database)) else { return };
+    let Some(slot) = shmem::shared().and_then(|shared| shared.find(database)) else {
+        return;
+    };
     if !slot.claim() {
         return;
     }
@@ -131,8 +133,12 @@ impl Worker {
             } else {
                 self.settle_if_due();
             }
-            self.slot.in_flight.store(self.scheduler.in_flight() as u32, Ordering::Relaxed);
-            self.slot.threads.store(self.pool.threads() as u32, Ordering::Relaxed);
+            self.slot
+                .in_flight
+                .store(self.scheduler.in_flight() as u32, Ordering::Relaxed);
+            self.slot
+                .threads
+                .store(self.pool.threads() as u32, Ordering::Relaxed);
             let sleep = self.sleep_ms(tick.wake_in_ms);
             if sleep > 1_000 {
                 // SAFETY: outside of a transaction. Nothing happens for a while: let autovacuum know now.
@@ -147,7 +153,12 @@ impl Worker {
     /// Obeys the server: shut down, reload, interrupts.
     fn obey(&mut self) {
         // SAFETY: flags of this process, set by signal handlers.
-        let (die, reload) = unsafe { (pg_sys::ProcDiePending != 0, pg_sys::ConfigReloadPending != 0) };
+        let (die, reload) = unsafe {
+            (
+                pg_sys::ProcDiePending != 0,
+                pg_sys::ConfigReloadPending != 0,
+            )
+        };
         if die || self.slot.stopped.load(Ordering::Acquire) {
             self.leave();
         }
@@ -183,12 +194,19 @@ impl Worker {
         if settings == self.settings {
             return;
         }
-        if let Err(error) = self.pool.reconfigure(network(&settings)) {
+        // Drops kept connections, and so is left alone when nothing about the network has changed.
+        if network(&settings) != network(&self.settings)
+            && let Err(error) = self.pool.reconfigure(network(&settings))
+        {
             pgrx::warning!("webhooks goes on with the old network settings: {error}");
         }
         self.limits = limits(&settings);
         self.settings = settings;
-        self.slot.set_state(if self.settings.enabled { State::Running } else { State::Disabled });
+        self.slot.set_state(if self.settings.enabled {
+            State::Running
+        } else {
+            State::Disabled
+        });
         self.scheduler.settings_changed();
         self.definitions.forget_versions();
         self.polled_ms = 0;
@@ -204,7 +222,8 @@ impl Worker {
 
     fn end(&mut self, ended: Ended) {
         let jitter = self.settings.retry_jitter.then(clock::fraction);
-        self.scheduler.ended(ended, &self.limits, clock::now(), jitter);
+        self.scheduler
+            .ended(ended, &self.limits, clock::now(), jitter);
     }
 
     fn claim(&mut self) {
@@ -264,7 +283,8 @@ impl Worker {
             exit(Some((self.slot, State::NoExtension)));
         }
         pgrx::log!("webhooks: {stage} was rolled back: {}", error.message);
-        self.settling.note_error(format!("{stage}: {}", error.message));
+        self.settling
+            .note_error(format!("{stage}: {}", error.message));
         self.paused_until_ms = clock::mono_ms() + PAUSE_MS;
     }
 }
@@ -275,6 +295,13 @@ fn is_transient(code: PgSqlErrorCode) -> bool {
     // A SQLSTATE is packed in six bits a character; its class is in the lowest twelve.
     let class = |a: u8, b: u8| i32::from((a - b'0') & 0x3f) | (i32::from((b - b'0') & 0x3f) << 6);
     let of = code & 0xfff;
-    [class(b'4', b'0'), class(b'5', b'3'), class(b'5', b'5'), class(b'5', b'7'), class(b'5', b'8'), class(b'2', b'5')]
-        .contains(&of)
+    [
+        class(b'4', b'0'),
+        class(b'5', b'3'),
+        class(b'5', b'5'),
+        class(b'5', b'7'),
+        class(b'5', b'8'),
+        class(b'2', b'5'),
+    ]
+    .contains(&of)
 }

@@ -50,7 +50,12 @@ impl Worker {
         if !wanting.is_empty() {
             let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
                 let ids = sql::uuids(wanting.iter().map(|(id, _)| *id));
-                let after = sql::arg(wanting.iter().map(|(_, after)| *after).collect::<Vec<i64>>());
+                let after = sql::arg(
+                    wanting
+                        .iter()
+                        .map(|(_, after)| *after)
+                        .collect::<Vec<i64>>(),
+                );
                 sql::connect(|spi| recorded(&spi.read(&BACKLOG, &[ids, after, sql::arg(EACH)])))
             });
             match fetched {
@@ -76,11 +81,21 @@ impl Worker {
             }
         }
         let now = clock::now();
-        let Some((after, until)) = self.scheduler.wants_due(now) else { return };
+        let Some((after, until)) = self.scheduler.wants_due(now) else {
+            return;
+        };
         let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
                 let after_due = sql::time(after.0.max(0));
-                recorded(&spi.read(&COMING_DUE, &[after_due, sql::uuid(after.1), sql::time(until), sql::arg(DUE)]))
+                recorded(&spi.read(
+                    &COMING_DUE,
+                    &[
+                        after_due,
+                        sql::uuid(after.1),
+                        sql::time(until),
+                        sql::arg(DUE),
+                    ],
+                ))
             })
         });
         match fetched {

@@ -52,10 +52,14 @@ static QUEUE_UPDATE: Statement = Statement::new(
         pg_sys::TEXTARRAYOID,
     ],
 );
-static QUEUE_DELETE: Statement =
-    Statement::new(c"DELETE FROM webhooks.queue WHERE id = ANY ($1)", &[pg_sys::UUIDARRAYOID]);
-static OUTBOX_DELETE: Statement =
-    Statement::new(c"DELETE FROM webhooks.outbox WHERE id = ANY ($1)", &[pg_sys::UUIDARRAYOID]);
+static QUEUE_DELETE: Statement = Statement::new(
+    c"DELETE FROM webhooks.queue WHERE id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID],
+);
+static OUTBOX_DELETE: Statement = Statement::new(
+    c"DELETE FROM webhooks.outbox WHERE id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID],
+);
 /// The outcome of a request that was under way when its delivery was cancelled.
 static LATE: Statement = Statement::new(
     c"INSERT INTO webhooks.delivery AS d (id, event_id, webhook_id, state, attempts, created_at, completed_at,
@@ -140,15 +144,27 @@ impl Settling {
     pub(super) fn next_ms(&self, now: u64, scheduler: &Scheduler) -> Option<u64> {
         let settle = (!self.held.is_empty() || scheduler.units() > 0)
             .then(|| (self.settled_ms + SETTLE_MS).saturating_sub(now));
-        let flush = self.unflushed_ms.map(|since| (since + FLUSH_MS).saturating_sub(now));
-        let stats = (scheduler.has_stats() || self.error.is_some()).then(|| self.stats_in(now, scheduler));
+        let flush = self
+            .unflushed_ms
+            .map(|since| (since + FLUSH_MS).saturating_sub(now));
+        let stats =
+            (scheduler.has_stats() || self.error.is_some()).then(|| self.stats_in(now, scheduler));
         [settle, flush, stats].into_iter().flatten().min()
     }
 
     /// Statistics are written at rest as soon as everything else is, and now and then under load.
     fn stats_in(&self, now: u64, scheduler: &Scheduler) -> u64 {
-        let wait = if scheduler.idle() { SETTLE_MS } else { STATS_MS };
+        let wait = if scheduler.idle() {
+            SETTLE_MS
+        } else {
+            STATS_MS
+        };
         (self.stats_ms + wait).saturating_sub(now)
+    }
+
+    /// Whether nothing is held back.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     pub(super) fn note_error(&mut self, error: String) {
@@ -174,15 +190,24 @@ pub(super) fn flush_wal() {
 
 /// An outcome in the words of the scheduler.
 pub(super) fn ended(outcome: Outcome) -> Ended {
-    let remark = outcome.truncated.then(|| "payload truncated: it exceeded webhooks.max_payload".to_owned());
+    let remark = outcome
+        .truncated
+        .then(|| "payload truncated: it exceeded webhooks.max_payload".to_owned());
     let duration_ms = u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX);
     let (result, timed_out, excerpt) = match outcome.result {
         Ok(answer) => (
-            webhooks_core::verdict::Ended::Status { code: answer.status, retry_after: answer.retry_after },
+            webhooks_core::verdict::Ended::Status {
+                code: answer.status,
+                retry_after: answer.retry_after,
+            },
             false,
             (!answer.excerpt.is_empty()).then_some(answer.excerpt),
         ),
-        Err(failure) => (webhooks_core::verdict::Ended::Error(failure.to_string()), failure.is_timeout(), None),
+        Err(failure) => (
+            webhooks_core::verdict::Ended::Error(failure.to_string()),
+            failure.is_timeout(),
+            None,
+        ),
     };
     Ended {
         token: outcome.token,
@@ -211,7 +236,11 @@ impl Worker {
         {
             self.write_stats();
         }
-        if self.settling.unflushed_ms.is_some_and(|since| now >= since + FLUSH_MS) {
+        if self
+            .settling
+            .unflushed_ms
+            .is_some_and(|since| now >= since + FLUSH_MS)
+        {
             flush_wal();
             self.settling.unflushed_ms = None;
         }
@@ -270,18 +299,31 @@ impl Worker {
         let ids: Vec<Uuid> = units
             .iter()
             .flat_map(|unit| {
-                let recorded = unit.endings.iter().filter(|ending| ending.recorded).map(|ending| ending.id);
+                let recorded = unit
+                    .endings
+                    .iter()
+                    .filter(|ending| ending.recorded)
+                    .map(|ending| ending.id);
                 unit.outbox.map(|key| key.id).into_iter().chain(recorded)
             })
             .collect();
-        pgrx::warning!("webhooks sets {} rows aside that it cannot settle: {}", ids.len(), error.message);
+        pgrx::warning!(
+            "webhooks sets {} rows aside that it cannot settle: {}",
+            ids.len(),
+            error.message
+        );
         let noted = transaction(c"settle", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
-                spi.write(&SET_ASIDE, &[sql::uuids(ids), sql::arg(error.message.clone())]);
+                spi.write(
+                    &SET_ASIDE,
+                    &[sql::uuids(ids), sql::arg(error.message.clone())],
+                );
             });
         });
         match noted {
-            Ok(()) => self.settling.note_error(format!("settle: {}", error.message)),
+            Ok(()) => self
+                .settling
+                .note_error(format!("settle: {}", error.message)),
             Err(again) => {
                 self.settling.held.extend(units);
                 self.rolled_back("settle", &again);
@@ -293,13 +335,21 @@ impl Worker {
     fn news(&mut self, units: &[Unit]) -> Vec<NewEvent> {
         let mut news = Vec::new();
         for unit in units {
-            for ending in unit.endings.iter().filter(|ending| ending.how == How::Failed) {
-                if matches!(ending.event.event_type.as_str(), "delivery.failed" | "webhook.disabled") {
+            for ending in unit
+                .endings
+                .iter()
+                .filter(|ending| ending.how == How::Failed)
+            {
+                if matches!(
+                    ending.event.event_type.as_str(),
+                    "delivery.failed" | "webhook.disabled"
+                ) {
                     continue;
                 }
-                let owner = self.scheduler.index_of(ending.webhook).and_then(|index| {
-                    self.scheduler.definition(index).owner.clone()
-                });
+                let owner = self
+                    .scheduler
+                    .index_of(ending.webhook)
+                    .and_then(|index| self.scheduler.definition(index).owner.clone());
                 if !self.anybody_else("delivery.failed", owner.as_deref(), ending.webhook) {
                     continue;
                 }
@@ -322,10 +372,14 @@ impl Worker {
                     ..NewEvent::default()
                 });
             }
-            if let Some(disable) = &unit.disable {
-                if self.anybody_else("webhook.disabled", disable.owner.as_deref(), disable.webhook) {
-                    news.push(disabled_event(disable));
-                }
+            if let Some(disable) = &unit.disable
+                && self.anybody_else(
+                    "webhook.disabled",
+                    disable.owner.as_deref(),
+                    disable.webhook,
+                )
+            {
+                news.push(disabled_event(disable));
             }
         }
         news
@@ -333,7 +387,9 @@ impl Worker {
 
     fn anybody_else(&mut self, event_type: &str, owner: Option<&str>, about: Uuid) -> bool {
         let audience = self.scheduler.audience(event_type, owner);
-        audience.iter().any(|&index| self.scheduler.definition(index).id != about)
+        audience
+            .iter()
+            .any(|&index| self.scheduler.definition(index).id != about)
     }
 
     /// Writes the figures that were counted, and the last error.
@@ -398,7 +454,9 @@ fn log_row(ending: &Ending, state: &str) -> Row12 {
         sql::time(ending.ended_ms),
         attempt.and_then(|it| sql::time(it.started_ms)),
         attempt.and_then(|it| it.duration_ms.into_datum()),
-        attempt.and_then(|it| it.status).and_then(|status| i32::from(status).into_datum()),
+        attempt
+            .and_then(|it| it.status)
+            .and_then(|status| i32::from(status).into_datum()),
         text(attempt.and_then(|it| it.error.as_ref())),
         text(attempt.and_then(|it| it.excerpt.as_ref())),
     ]
@@ -410,7 +468,9 @@ fn attempt_row(delivery: Uuid, attempt: &Attempt) -> [Option<pg_sys::Datum>; 7] 
         (attempt.number as i32).into_datum(),
         sql::time(attempt.started_ms),
         attempt.duration_ms.into_datum(),
-        attempt.status.and_then(|status| i32::from(status).into_datum()),
+        attempt
+            .status
+            .and_then(|status| i32::from(status).into_datum()),
         text(attempt.error.as_ref()),
         text(attempt.excerpt.as_ref()),
     ]
@@ -487,11 +547,23 @@ fn write(units: &[Unit], news: Vec<NewEvent>) {
         update_queue(spi, &retries);
         for ending in late {
             let row = log_row(ending, "cancelled");
-            let args: Vec<_> = row.iter().enumerate().filter(|(column, _)| *column != 3).map(|(_, it)| *it).collect();
+            let args: Vec<_> = row
+                .iter()
+                .enumerate()
+                .filter(|(column, _)| *column != 3)
+                .map(|(_, it)| *it)
+                .collect();
             spi.write(&LATE, &args);
         }
         for disable in units.iter().filter_map(|unit| unit.disable.as_ref()) {
-            spi.write(&DISABLE, &[id(disable.webhook), sql::arg(disable.activation), sql::arg(disable.reason.clone())]);
+            spi.write(
+                &DISABLE,
+                &[
+                    id(disable.webhook),
+                    sql::arg(disable.activation),
+                    sql::arg(disable.reason.clone()),
+                ],
+            );
             crate::emit::subscribers::invalidate();
         }
     });
@@ -503,7 +575,10 @@ fn stamp(unix_ms: i64) -> Option<pgrx::datum::TimestampWithTimeZone> {
 }
 
 fn insert_queue(spi: &Connection, units: &[Unit], retries: &[(&Ending, i64)]) {
-    let fresh: Vec<_> = retries.iter().filter(|(ending, _)| !ending.recorded).collect();
+    let fresh: Vec<_> = retries
+        .iter()
+        .filter(|(ending, _)| !ending.recorded)
+        .collect();
     let queued: Vec<_> = units.iter().flat_map(|unit| &unit.queued).collect();
     if fresh.is_empty() && queued.is_empty() {
         return;
@@ -512,19 +587,54 @@ fn insert_queue(spi: &Connection, units: &[Unit], retries: &[(&Ending, i64)]) {
     spi.write(
         &QUEUE_INSERT,
         &[
-            sql::uuids(queued.iter().map(|it| it.id).chain(fresh.iter().map(|it| it.0.id))),
-            sql::uuids(queued.iter().map(|it| it.event).chain(fresh.iter().map(|it| it.0.event.id))),
-            sql::uuids(queued.iter().map(|it| it.webhook).chain(fresh.iter().map(|it| it.0.webhook))),
-            sql::arg(queued.iter().map(|it| it.seq).chain(fresh.iter().map(|it| it.0.seq)).collect::<Vec<i64>>()),
-            sql::arg(
-                queued.iter().map(|_| 0).chain(fresh.iter().map(|it| it.0.attempts as i32)).collect::<Vec<i32>>(),
+            sql::uuids(
+                queued
+                    .iter()
+                    .map(|it| it.id)
+                    .chain(fresh.iter().map(|it| it.0.id)),
             ),
-            sql::arg(queued.iter().map(|_| None).chain(fresh.iter().map(|it| stamp(it.1))).collect::<Vec<_>>()),
+            sql::uuids(
+                queued
+                    .iter()
+                    .map(|it| it.event)
+                    .chain(fresh.iter().map(|it| it.0.event.id)),
+            ),
+            sql::uuids(
+                queued
+                    .iter()
+                    .map(|it| it.webhook)
+                    .chain(fresh.iter().map(|it| it.0.webhook)),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|it| it.seq)
+                    .chain(fresh.iter().map(|it| it.0.seq))
+                    .collect::<Vec<i64>>(),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|_| 0)
+                    .chain(fresh.iter().map(|it| it.0.attempts as i32))
+                    .collect::<Vec<i32>>(),
+            ),
             sql::arg(
                 queued
                     .iter()
                     .map(|_| None)
-                    .chain(fresh.iter().map(|it| attempt(it.0).and_then(|a| a.status).map(i32::from)))
+                    .chain(fresh.iter().map(|it| stamp(it.1)))
+                    .collect::<Vec<_>>(),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|_| None)
+                    .chain(
+                        fresh
+                            .iter()
+                            .map(|it| attempt(it.0).and_then(|a| a.status).map(i32::from)),
+                    )
                     .collect::<Vec<Option<i32>>>(),
             ),
             sql::arg(
@@ -546,7 +656,10 @@ fn insert_queue(spi: &Connection, units: &[Unit], retries: &[(&Ending, i64)]) {
 }
 
 fn update_queue(spi: &Connection, retries: &[(&Ending, i64)]) {
-    let recorded: Vec<_> = retries.iter().filter(|(ending, _)| ending.recorded).collect();
+    let recorded: Vec<_> = retries
+        .iter()
+        .filter(|(ending, _)| ending.recorded)
+        .collect();
     if recorded.is_empty() {
         return;
     }
@@ -555,7 +668,12 @@ fn update_queue(spi: &Connection, retries: &[(&Ending, i64)]) {
         &QUEUE_UPDATE,
         &[
             sql::uuids(recorded.iter().map(|it| it.0.id)),
-            sql::arg(recorded.iter().map(|it| it.0.attempts as i32).collect::<Vec<i32>>()),
+            sql::arg(
+                recorded
+                    .iter()
+                    .map(|it| it.0.attempts as i32)
+                    .collect::<Vec<i32>>(),
+            ),
             sql::arg(recorded.iter().map(|it| stamp(it.1)).collect::<Vec<_>>()),
             sql::arg(
                 recorded
@@ -563,14 +681,26 @@ fn update_queue(spi: &Connection, retries: &[(&Ending, i64)]) {
                     .map(|it| attempt(it.0).and_then(|a| a.status).map(i32::from))
                     .collect::<Vec<Option<i32>>>(),
             ),
-            sql::arg(recorded.iter().map(|it| attempt(it.0).and_then(|a| a.error)).collect::<Vec<Option<String>>>()),
+            sql::arg(
+                recorded
+                    .iter()
+                    .map(|it| attempt(it.0).and_then(|a| a.error))
+                    .collect::<Vec<Option<String>>>(),
+            ),
         ],
     );
 }
 
 fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error: Option<String>) {
     let sum = |of: fn(&StatsDelta) -> u64| stats.iter().map(|(_, it)| of(it) as i64).sum::<i64>();
-    let each = |of: fn(&StatsDelta) -> u64| sql::arg(stats.iter().map(|(_, it)| of(it) as i64).collect::<Vec<i64>>());
+    let each = |of: fn(&StatsDelta) -> u64| {
+        sql::arg(
+            stats
+                .iter()
+                .map(|(_, it)| of(it) as i64)
+                .collect::<Vec<i64>>(),
+        )
+    };
     if !stats.is_empty() {
         spi.write(
             &STATS,
@@ -579,8 +709,18 @@ fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error: Option<Str
                 each(|it| it.attempts),
                 each(|it| it.delivered),
                 each(|it| it.failed),
-                sql::arg(stats.iter().map(|(_, it)| it.last_delivery_ms.and_then(stamp)).collect::<Vec<_>>()),
-                sql::arg(stats.iter().map(|(_, it)| it.failing_since_ms.and_then(stamp)).collect::<Vec<_>>()),
+                sql::arg(
+                    stats
+                        .iter()
+                        .map(|(_, it)| it.last_delivery_ms.and_then(stamp))
+                        .collect::<Vec<_>>(),
+                ),
+                sql::arg(
+                    stats
+                        .iter()
+                        .map(|(_, it)| it.failing_since_ms.and_then(stamp))
+                        .collect::<Vec<_>>(),
+                ),
                 each(|it| it.failed_since_success),
             ],
         );

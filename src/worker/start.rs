@@ -73,10 +73,14 @@ static RECENT: Statement = Statement::new(
 
 /// Whether the database has the extension no longer.
 pub(super) fn extension_is_gone() -> bool {
-    let gone = transaction(c"looking for the extension", Isolation::ReadCommitted, || {
-        // SAFETY: in a transaction.
-        unsafe { pg_sys::get_extension_oid(c"webhooks".as_ptr(), true) == pg_sys::InvalidOid }
-    });
+    let gone = transaction(
+        c"looking for the extension",
+        Isolation::ReadCommitted,
+        || {
+            // SAFETY: in a transaction.
+            unsafe { pg_sys::get_extension_oid(c"webhooks".as_ptr(), true) == pg_sys::InvalidOid }
+        },
+    );
     gone.unwrap_or(false)
 }
 
@@ -107,16 +111,25 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     }
     let settings = Settings::read();
     let pool = match Pool::start(
-        webhooks_deliver::Limits { threads: settings.max_in_flight, ..webhooks_deliver::Limits::default() },
+        webhooks_deliver::Limits {
+            threads: settings.max_in_flight,
+            ..webhooks_deliver::Limits::default()
+        },
         network(&settings),
     ) {
         Ok(pool) => pool,
         Err(error) => {
             // A CA file that cannot be read must not stop deliveries that do not need it.
             pgrx::warning!("webhooks starts without webhooks.ca_file: {error}");
-            let without = Settings { ca_file: String::new(), ..settings.clone() };
+            let without = Settings {
+                ca_file: String::new(),
+                ..settings.clone()
+            };
             match Pool::start(
-                webhooks_deliver::Limits { threads: settings.max_in_flight, ..webhooks_deliver::Limits::default() },
+                webhooks_deliver::Limits {
+                    threads: settings.max_in_flight,
+                    ..webhooks_deliver::Limits::default()
+                },
                 network(&without),
             ) {
                 Ok(pool) => pool,
@@ -193,7 +206,10 @@ fn recent() -> HashMap<Uuid, Vec<u64>> {
         for row in 0..rows.len() {
             if let (Some(webhook), Some(ended)) = (rows.uuid(row, 1), rows.time(row, 2)) {
                 let ago = u64::try_from(now.unix_ms - ended).unwrap_or(0);
-                found.entry(webhook).or_default().push(now.mono_ms.saturating_sub(ago));
+                found
+                    .entry(webhook)
+                    .or_default()
+                    .push(now.mono_ms.saturating_sub(ago));
             }
         }
     });

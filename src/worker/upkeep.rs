@@ -47,7 +47,12 @@ static RETAIN_DELIVERIES: Statement = Statement::new(
       attempts AS (
           DELETE FROM webhooks.attempt a USING gone g WHERE a.delivery_id = g.id)
       SELECT id FROM page ORDER BY id DESC LIMIT 1",
-    &[pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
+    &[
+        pg_sys::UUIDOID,
+        pg_sys::UUIDOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::INT8OID,
+    ],
 );
 static EVENT_PAGE: Statement = Statement::new(
     c"SELECT id FROM webhooks.event WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3",
@@ -63,12 +68,18 @@ static RETAIN_EVENTS: Statement = Statement::new(
          AND NOT EXISTS (SELECT FROM webhooks.outbox o WHERE o.id = u.id)",
     &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID],
 );
-static SINCE: Statement =
-    Statement::new(c"SELECT health_at, analytics_at FROM webhooks.worker_state", &[]);
-static NOTE_HEALTH: Statement =
-    Statement::new(c"UPDATE webhooks.worker_state SET health_at = $1", &[pg_sys::TIMESTAMPTZOID]);
-static NOTE_ANALYTICS: Statement =
-    Statement::new(c"UPDATE webhooks.worker_state SET analytics_at = $1", &[pg_sys::TIMESTAMPTZOID]);
+static SINCE: Statement = Statement::new(
+    c"SELECT health_at, analytics_at FROM webhooks.worker_state",
+    &[],
+);
+static NOTE_HEALTH: Statement = Statement::new(
+    c"UPDATE webhooks.worker_state SET health_at = $1",
+    &[pg_sys::TIMESTAMPTZOID],
+);
+static NOTE_ANALYTICS: Statement = Statement::new(
+    c"UPDATE webhooks.worker_state SET analytics_at = $1",
+    &[pg_sys::TIMESTAMPTZOID],
+);
 static HEALTH: Statement = Statement::new(
     c"SELECT s.backlog, s.oldest_pending_seconds,
              (SELECT pg_catalog.count(*)::int8 FROM pg_catalog.pg_stat_activity a WHERE a.datname = pg_catalog.current_database()
@@ -101,7 +112,11 @@ static ANALYTICS: Statement = Statement::new(
              pg_catalog.percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms)::int8,
              pg_catalog.percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms)::int8
         FROM done",
-    &[pg_sys::TEXTOID, pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
+    &[
+        pg_sys::TEXTOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TIMESTAMPTZOID,
+    ],
 );
 
 /// What upkeep remembers.
@@ -163,7 +178,11 @@ impl Upkeep {
             Some(last) => *last = (second, last.1 + delivered, last.2 + failed),
             None => self.minute.push_back((second, delivered, failed)),
         }
-        while self.minute.front().is_some_and(|first| first.0 + 60 < second) {
+        while self
+            .minute
+            .front()
+            .is_some_and(|first| first.0 + 60 < second)
+        {
             self.minute.pop_front();
         }
     }
@@ -186,7 +205,9 @@ impl Worker {
         }
         if now >= self.upkeep.stepped_ms + STEP_MS {
             self.upkeep.stepped_ms = now;
-            if let Some(webhook) = self.upkeep.cancelling.front().copied() {
+            // A row that is yet to be written must not come behind the cancellation.
+            let written = self.scheduler.units() == 0 && self.settling.is_empty();
+            if let Some(webhook) = self.upkeep.cancelling.front().copied().filter(|_| written) {
                 self.cancel_step(webhook);
             } else if self.upkeep.pass.is_some() {
                 self.retention_step();
@@ -194,7 +215,8 @@ impl Worker {
         }
         if now >= self.upkeep.looked_ms + 1_000 {
             self.upkeep.looked_ms = now;
-            let retention_ms = u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
+            let retention_ms =
+                u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
             let every = (retention_ms / 20).clamp(1_000, PASS_MS);
             if self.upkeep.pass.is_none() && now >= self.upkeep.passed_ms + every {
                 self.upkeep.passed_ms = now;
@@ -207,7 +229,9 @@ impl Worker {
     fn cancel_step(&mut self, webhook: Uuid) {
         let done = transaction(c"cancel", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
-                let moved = spi.write(&CANCEL, &[sql::uuid(webhook), sql::arg(STEP)]).len();
+                let moved = spi
+                    .write(&CANCEL, &[sql::uuid(webhook), sql::arg(STEP)])
+                    .len();
                 if (moved as i64) < STEP {
                     spi.write(&FORGET_WEBHOOK, &[sql::uuid(webhook)]);
                 }
@@ -236,7 +260,12 @@ impl Worker {
         let next = transaction(c"retention", Isolation::ReadCommitted, || {
             sql::connect(|spi| match pass {
                 Pass::Deliveries(after) => {
-                    let args = [sql::uuid(after), sql::uuid(floor), sql::time(before_ms), sql::arg(STEP)];
+                    let args = [
+                        sql::uuid(after),
+                        sql::uuid(floor),
+                        sql::time(before_ms),
+                        sql::arg(STEP),
+                    ];
                     match spi.write(&RETAIN_DELIVERIES, &args).uuid(0, 1) {
                         Some(last) => Some(Pass::Deliveries(last)),
                         None if behind => None,
@@ -287,11 +316,19 @@ impl Worker {
         {
             self.health(now_ms);
         }
-        if due(self.upkeep.analytics_at_ms, self.settings.analytics_interval) {
+        if due(
+            self.upkeep.analytics_at_ms,
+            self.settings.analytics_interval,
+        ) {
             let owners: BTreeSet<Option<String>> = self
                 .scheduler
                 .webhooks()
-                .filter(|it| it.active && it.subscription.matches("analytics.update", it.owner.is_some()))
+                .filter(|it| {
+                    it.active
+                        && it
+                            .subscription
+                            .matches("analytics.update", it.owner.is_some())
+                })
                 .map(|it| it.owner.clone())
                 .collect();
             if !owners.is_empty() {
@@ -318,12 +355,18 @@ impl Worker {
                 })
                 .to_string()
             });
-            store(vec![NewEvent { event_type: "system.health".to_owned(), data, ..NewEvent::default() }]);
+            store(vec![NewEvent {
+                event_type: "system.health".to_owned(),
+                data,
+                ..NewEvent::default()
+            }]);
         });
         match emitted {
             Ok(()) => {
                 self.upkeep.health_at_ms = Some(now_ms);
-                self.slot.woken.store(true, std::sync::atomic::Ordering::Release);
+                self.slot
+                    .woken
+                    .store(true, std::sync::atomic::Ordering::Release);
             }
             Err(error) => self.rolled_back("figures", &error),
         }
@@ -331,7 +374,11 @@ impl Worker {
 
     fn analytics(&mut self, now_ms: i64, owners: BTreeSet<Option<String>>) {
         let every = i64::try_from(self.settings.analytics_interval.as_millis()).unwrap_or(i64::MAX);
-        let from_ms = self.upkeep.analytics_at_ms.filter(|&at| at <= now_ms).unwrap_or(now_ms.saturating_sub(every));
+        let from_ms = self
+            .upkeep
+            .analytics_at_ms
+            .filter(|&at| at <= now_ms)
+            .unwrap_or(now_ms.saturating_sub(every));
         let emitted = transaction(c"figures", Isolation::ReadCommitted, || {
             let events = sql::connect(|spi| {
                 spi.write(&NOTE_ANALYTICS, &[sql::time(now_ms)]);
@@ -350,7 +397,9 @@ impl Worker {
         match emitted {
             Ok(()) => {
                 self.upkeep.analytics_at_ms = Some(now_ms);
-                self.slot.woken.store(true, std::sync::atomic::Ordering::Release);
+                self.slot
+                    .woken
+                    .store(true, std::sync::atomic::Ordering::Release);
             }
             Err(error) => self.rolled_back("figures", &error),
         }
@@ -370,10 +419,18 @@ fn store(events: Vec<NewEvent>) {
 }
 
 fn retain_events(spi: &Connection, after: Uuid, floor: Uuid) -> Option<Uuid> {
-    let rows = spi.read(&EVENT_PAGE, &[sql::uuid(after), sql::uuid(floor), sql::arg(STEP)]);
-    let page: Vec<Uuid> = (0..rows.len()).filter_map(|row| rows.uuid(row, 1)).collect();
+    let rows = spi.read(
+        &EVENT_PAGE,
+        &[sql::uuid(after), sql::uuid(floor), sql::arg(STEP)],
+    );
+    let page: Vec<Uuid> = (0..rows.len())
+        .filter_map(|row| rows.uuid(row, 1))
+        .collect();
     let last = page.last().copied()?;
-    let bounds: Vec<(Uuid, Uuid)> = page.iter().map(|&id| webhooks_core::id::deliveries_of(id)).collect();
+    let bounds: Vec<(Uuid, Uuid)> = page
+        .iter()
+        .map(|&id| webhooks_core::id::deliveries_of(id))
+        .collect();
     spi.write(
         &RETAIN_EVENTS,
         &[
@@ -394,8 +451,12 @@ fn figures(spi: &Connection, owner: Option<&str>, from_ms: i64, to_ms: i64) -> S
     ];
     let ids = [
         sql::arg(owner.map(str::to_owned)),
-        sql::uuid(webhooks_core::id::floor_of(u64::try_from(from_ms).unwrap_or(0))),
-        sql::uuid(webhooks_core::id::floor_of(u64::try_from(to_ms).unwrap_or(0))),
+        sql::uuid(webhooks_core::id::floor_of(
+            u64::try_from(from_ms).unwrap_or(0),
+        )),
+        sql::uuid(webhooks_core::id::floor_of(
+            u64::try_from(to_ms).unwrap_or(0),
+        )),
     ];
     let rows = spi.read(&EVENTS_BY_TYPE, &ids);
     let events: serde_json::Map<String, serde_json::Value> = (0..rows.len())

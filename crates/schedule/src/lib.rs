@@ -15,5 +15,5 @@ mod snapshot;
 
 pub use endpoint::{Definition, StatsDelta};
 pub use record::{Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
-pub use snapshot::{Position, Snapshot, Stretch};
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler, Tick};
+pub use snapshot::{Position, Snapshot, Stretch};

@@ -199,10 +199,12 @@ impl Scheduler {
     }
 
     /// Forgets a webhook that was deleted: what is fresh is cancelled, what has a row is left to the
-    /// caller, what is under way will be written as cancelled.
+    /// caller, once everything has been written, and what is under way will be written as cancelled.
     pub fn remove(&mut self, webhook: Uuid, now: Now) {
         self.audiences.clear();
-        let Some(index) = self.by_webhook.remove(&webhook) else { return };
+        let Some(index) = self.by_webhook.remove(&webhook) else {
+            return;
+        };
         self.endpoints[index].gone = true;
         let ready = std::mem::take(&mut self.endpoints[index].ready);
         for key in ready {
@@ -213,17 +215,27 @@ impl Scheduler {
                 self.forget(key);
             }
         }
-        for (_, delivery) in &mut self.deliveries {
-            if delivery.endpoint == index && matches!(delivery.place, Place::InFlight { .. }) {
-                delivery.cancelled = true;
+        let mut waiting = Vec::new();
+        for (key, delivery) in &mut self.deliveries {
+            if delivery.endpoint == index {
+                match delivery.place {
+                    Place::InFlight { .. } => delivery.cancelled = true,
+                    Place::Waiting => waiting.push(key),
+                    Place::Ready => {}
+                }
             }
+        }
+        for key in waiting {
+            self.forget(key);
         }
         self.drop_if_unused(index);
     }
 
     /// Every webhook in memory.
     pub fn webhooks(&self) -> impl Iterator<Item = &Definition> {
-        self.by_webhook.values().map(|&index| &self.endpoints[index].definition)
+        self.by_webhook
+            .values()
+            .map(|&index| &self.endpoints[index].definition)
     }
 
     /// Whether the webhook is known.
@@ -293,7 +305,9 @@ impl Scheduler {
                 let definition = &self.endpoints[index].definition;
                 definition.active
                     && (definition.owner.is_none() || definition.owner.as_deref() == owner)
-                    && definition.subscription.matches(event_type, definition.owner.is_some())
+                    && definition
+                        .subscription
+                        .matches(event_type, definition.owner.is_some())
             })
             .collect();
         found.sort_unstable();
@@ -324,7 +338,10 @@ impl Scheduler {
             return;
         }
         if webhooks.is_empty() {
-            self.done.push(Unit { outbox: Some(outbox), ..Unit::default() });
+            self.done.push(Unit {
+                outbox: Some(outbox),
+                ..Unit::default()
+            });
             return;
         }
         self.serial += 1;
@@ -374,7 +391,11 @@ impl Scheduler {
     pub fn claim(&mut self, limits: &Limits, now: Now) -> Option<Claim> {
         let slow_most = (limits.max_in_flight / 2).max(1);
         while self.in_flight < limits.max_in_flight {
-            let waiting = if self.slow_in_flight < slow_most { self.slow_waiting.pop_front() } else { None };
+            let waiting = if self.slow_in_flight < slow_most {
+                self.slow_waiting.pop_front()
+            } else {
+                None
+            };
             let index = waiting.or_else(|| self.runnable.pop_front())?;
             let state = &mut self.endpoints[index];
             state.listed = false;
@@ -385,7 +406,9 @@ impl Scheduler {
             let fast = state.pace == Pace::Fast;
             let at_once = match state.pace {
                 Pace::Fast | Pace::Slow => limits.concurrent,
-                Pace::Unknown if self.slow_in_flight < limits.max_in_flight / 4 => limits.concurrent,
+                Pace::Unknown if self.slow_in_flight < limits.max_in_flight / 4 => {
+                    limits.concurrent
+                }
                 Pace::Unknown | Pace::TimedOut => 1,
             };
             if state.in_flight >= at_once {
@@ -396,7 +419,10 @@ impl Scheduler {
                 self.slow_waiting.push_back(index);
                 continue;
             }
-            if let Err(at) = state.window.may_start(now.mono_ms, state.in_flight, limits.per_minute) {
+            if let Err(at) = state
+                .window
+                .may_start(now.mono_ms, state.in_flight, limits.per_minute)
+            {
                 if at != u64::MAX && !state.held {
                     state.held = true;
                     self.held.push(Reverse((at, index)));
@@ -406,7 +432,10 @@ impl Scheduler {
             state.ready.pop_front();
             state.in_flight += 1;
             let more = !state.ready.is_empty() && state.in_flight < at_once;
-            let (target, endpoint) = (Arc::clone(&state.definition.target), state.definition.endpoint.clone());
+            let (target, endpoint) = (
+                Arc::clone(&state.definition.target),
+                state.definition.endpoint.clone(),
+            );
             self.left_ready(key);
             if more {
                 self.list(index);
@@ -433,9 +462,15 @@ impl Scheduler {
 
     /// Takes in the outcome of an attempt. `jitter` as in [`webhooks_core::retry::delay`].
     pub fn ended(&mut self, ended: Ended, limits: &Limits, now: Now, jitter: Option<f64>) {
-        let Ok(key) = usize::try_from(ended.token) else { return };
-        let Some(delivery) = self.deliveries.get_mut(key) else { return };
-        let Place::InFlight { slow } = delivery.place else { return };
+        let Ok(key) = usize::try_from(ended.token) else {
+            return;
+        };
+        let Some(delivery) = self.deliveries.get_mut(key) else {
+            return;
+        };
+        let Place::InFlight { slow } = delivery.place else {
+            return;
+        };
         let index = delivery.endpoint;
         delivery.attempts += 1;
         let number = delivery.attempts;
@@ -457,12 +492,23 @@ impl Scheduler {
         } else {
             Pace::Fast
         };
-        let ended_ms = ended.started_ms.saturating_add(i64::try_from(ended.duration_ms).unwrap_or(0));
-        let judged = verdict::judge(&ended.result, &state.definition.policy, in_round, ended_ms, jitter);
+        let ended_ms = ended
+            .started_ms
+            .saturating_add(i64::try_from(ended.duration_ms).unwrap_or(0));
+        let judged = verdict::judge(
+            &ended.result,
+            &state.definition.policy,
+            in_round,
+            ended_ms,
+            jitter,
+        );
         let (status, error) = match ended.result {
             verdict::Ended::Status { code, .. } => {
                 let failed = !matches!(judged.verdict, Verdict::Delivered);
-                (Some(code), failed.then(|| format!("the endpoint answered {code}")))
+                (
+                    Some(code),
+                    failed.then(|| format!("the endpoint answered {code}")),
+                )
             }
             verdict::Ended::Error(error) => (None, Some(error)),
         };
@@ -490,9 +536,9 @@ impl Scheduler {
                 state.definition.failed_since_success += 1;
                 How::Failed
             }
-            Verdict::Retry { after } => {
-                How::RetryAt(ended_ms.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)))
-            }
+            Verdict::Retry { after } => How::RetryAt(
+                ended_ms.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
+            ),
         };
         let definition = &state.definition;
         state.delta.failing_since_ms = definition.failing_since_ms;
@@ -511,24 +557,32 @@ impl Scheduler {
                 limits.disable_after_ms,
             )
         {
-            Some(format!("{} deliveries failed without a success between", definition.failed_since_success))
+            Some(format!(
+                "{} deliveries failed without a success between",
+                definition.failed_since_success
+            ))
         } else {
             None
         };
-        let disable = disable.filter(|_| definition.active && !state.gone && !cancelled).map(|reason| Disable {
-            webhook: definition.id,
-            activation: definition.activation,
-            owner: definition.owner.clone(),
-            reason,
-            status,
-        });
+        let disable = disable
+            .filter(|_| definition.active && !state.gone && !cancelled)
+            .map(|reason| Disable {
+                webhook: definition.id,
+                activation: definition.activation,
+                owner: definition.owner.clone(),
+                reason,
+                status,
+            });
         match how {
             How::RetryAt(due_ms) => self.wait(key, due_ms, attempt, ended_ms),
             how => self.conclude(key, how, Some(attempt), ended_ms),
         }
         if let Some(disable) = disable {
             let webhook = disable.webhook;
-            self.done.push(Unit { disable: Some(disable), ..Unit::default() });
+            self.done.push(Unit {
+                disable: Some(disable),
+                ..Unit::default()
+            });
             self.disable(webhook);
         }
         self.list(index);
@@ -589,17 +643,27 @@ impl Scheduler {
                 state.pace = Pace::Slow;
             }
         }
-        Tick { wake_in_ms: self.wake_in(limits, now) }
+        Tick {
+            wake_in_ms: self.wake_in(limits, now),
+        }
     }
 
     fn wake_in(&self, _limits: &Limits, now: Now) -> Option<u64> {
-        let retry = self
-            .retries
+        let retry = self.retries.peek().map(|Reverse((due_ms, ..))| {
+            u64::try_from(due_ms.saturating_sub(now.unix_ms)).unwrap_or(0)
+        });
+        let held = self
+            .held
             .peek()
-            .map(|Reverse((due_ms, ..))| u64::try_from(due_ms.saturating_sub(now.unix_ms)).unwrap_or(0));
-        let held = self.held.peek().map(|Reverse((at, _))| at.saturating_sub(now.mono_ms));
-        let group = self.group_ages.front().map(|&(read_ms, ..)| (read_ms + GROUP_AGE_MS).saturating_sub(now.mono_ms));
-        let slow = self.started.front().map(|&(started, ..)| (started + SLOW_MS).saturating_sub(now.mono_ms));
+            .map(|Reverse((at, _))| at.saturating_sub(now.mono_ms));
+        let group = self
+            .group_ages
+            .front()
+            .map(|&(read_ms, ..)| (read_ms + GROUP_AGE_MS).saturating_sub(now.mono_ms));
+        let slow = self
+            .started
+            .front()
+            .map(|&(started, ..)| (started + SLOW_MS).saturating_sub(now.mono_ms));
         let due = self
             .due_position
             .filter(|_| !self.due_full)
@@ -628,12 +692,15 @@ impl Scheduler {
         }
         for ending in &unit.endings {
             self.settling.remove(&ending.id);
+            if let How::RetryAt(due_ms) = ending.how {
+                self.await_retry(ending.id, due_ms);
+            }
         }
         for queued in &unit.queued {
-            if !self.by_id.contains_key(&queued.id) {
-                if let Some(&index) = self.by_webhook.get(&queued.webhook) {
-                    self.rewind(index, queued.seq - 1);
-                }
+            if !self.by_id.contains_key(&queued.id)
+                && let Some(&index) = self.by_webhook.get(&queued.webhook)
+            {
+                self.rewind(index, queued.seq - 1);
             }
         }
     }
@@ -654,7 +721,9 @@ impl Scheduler {
     /// Figures of [`Scheduler::take_stats`] that could not be written.
     pub fn put_back_stats(&mut self, stats: Vec<(Uuid, StatsDelta)>) {
         for (webhook, old) in stats {
-            let Some(&index) = self.by_webhook.get(&webhook) else { continue };
+            let Some(&index) = self.by_webhook.get(&webhook) else {
+                continue;
+            };
             let state = &mut self.endpoints[index];
             state.delta.attempts += old.attempts;
             state.delta.delivered += old.delivered;
@@ -683,8 +752,12 @@ impl Scheduler {
     pub fn wants_rows(&mut self, most: usize) -> Vec<(Uuid, i64)> {
         let mut wanting = Vec::new();
         while wanting.len() < most && self.ready < READY_MAX && self.ready_bytes < READY_BYTES_MAX {
-            let Some(index) = self.hungry.pop_front() else { break };
-            let Some(state) = self.endpoints.get_mut(index) else { continue };
+            let Some(index) = self.hungry.pop_front() else {
+                break;
+            };
+            let Some(state) = self.endpoints.get_mut(index) else {
+                continue;
+            };
             state.hungry = false;
             if state.gone {
                 self.drop_if_unused(index);
@@ -699,7 +772,9 @@ impl Scheduler {
 
     /// Rows that [`Scheduler::wants_rows`] asked for, in order; `more`: the queue has more of this webhook.
     pub fn rows(&mut self, webhook: Uuid, rows: Vec<Recorded>, more: bool, now: Now) {
-        let Some(&index) = self.by_webhook.get(&webhook) else { return };
+        let Some(&index) = self.by_webhook.get(&webhook) else {
+            return;
+        };
         self.endpoints[index].backlog = more;
         for row in rows {
             self.endpoints[index].cursor = row.seq;
@@ -716,23 +791,35 @@ impl Scheduler {
         match self.due_position {
             None => Some(((i64::MIN, Uuid::nil()), until)),
             // The clock has been set back: what lies between is read again, and known.
-            Some((at, _)) if at > until + DUE_WINDOW_MS => Some(((now.unix_ms, Uuid::nil()), until)),
-            Some(position) if self.due_full && self.retries.len() < READY_MAX => Some((position, until)),
-            Some((at, id)) if !self.due_full && now.unix_ms >= at - DUE_WINDOW_MS / 2 => Some(((at, id), until)),
+            Some((at, _)) if at > until + DUE_WINDOW_MS => {
+                Some(((now.unix_ms, Uuid::nil()), until))
+            }
+            Some(position) if self.due_full && self.retries.len() < READY_MAX => {
+                Some((position, until))
+            }
+            Some((at, id)) if !self.due_full && now.unix_ms >= at - DUE_WINDOW_MS / 2 => {
+                Some(((at, id), until))
+            }
             Some(_) => None,
         }
     }
 
     /// Retries that [`Scheduler::wants_due`] asked for, in order; `full`: there were more.
     pub fn due_rows(&mut self, rows: Vec<Recorded>, until: i64, full: bool, now: Now) {
-        let last = rows.last().and_then(|row| row.due_ms.map(|due| (due, row.id)));
+        let last = rows
+            .last()
+            .and_then(|row| row.due_ms.map(|due| (due, row.id)));
         for row in rows {
             if let Some(&index) = self.by_webhook.get(&row.webhook) {
                 self.absorb(index, row, now, false);
             }
         }
         self.due_full = full;
-        self.due_position = if full { last.or(self.due_position) } else { Some((until, Uuid::max())) };
+        self.due_position = if full {
+            last.or(self.due_position)
+        } else {
+            Some((until, Uuid::max()))
+        };
     }
 
     // ------------------------------------------------------------------ figures
@@ -752,7 +839,9 @@ impl Scheduler {
     // ------------------------------------------------------------------ inside
 
     fn list(&mut self, index: usize) {
-        let Some(state) = self.endpoints.get_mut(index) else { return };
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
         if !state.listed && !state.held && !state.ready.is_empty() {
             state.listed = true;
             self.runnable.push_back(index);
@@ -761,8 +850,15 @@ impl Scheduler {
 
     /// Puts the endpoint on the list of those that want rows, if it does.
     fn feed(&mut self, index: usize) {
-        let Some(state) = self.endpoints.get_mut(index) else { return };
-        if state.backlog && !state.hungry && state.definition.active && !state.gone && state.ready.len() < LOW {
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
+        if state.backlog
+            && !state.hungry
+            && state.definition.active
+            && !state.gone
+            && state.ready.len() < LOW
+        {
             state.hungry = true;
             self.hungry.push_back(index);
         }
@@ -770,8 +866,14 @@ impl Scheduler {
 
     /// The queue holds rows behind `after` that memory does not.
     fn rewind(&mut self, index: usize, after: i64) {
-        let Some(state) = self.endpoints.get_mut(index) else { return };
-        state.cursor = if state.backlog { state.cursor.min(after) } else { after };
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
+        state.cursor = if state.backlog {
+            state.cursor.min(after)
+        } else {
+            after
+        };
         state.backlog = true;
         self.feed(index);
     }
@@ -804,7 +906,12 @@ impl Scheduler {
 
     fn drop_if_unused(&mut self, index: usize) {
         let unused = self.endpoints.get(index).is_some_and(|state| {
-            state.gone && state.members == 0 && state.parked == 0 && !state.listed && !state.held && !state.hungry
+            state.gone
+                && state.members == 0
+                && state.parked == 0
+                && !state.listed
+                && !state.held
+                && !state.hungry
         });
         if unused {
             self.endpoints.remove(index);
@@ -865,9 +972,29 @@ impl Scheduler {
         }
     }
 
+    /// A retry has been written: it is kept in memory if it belongs to those that are, and else forgotten.
+    fn await_retry(&mut self, id: Uuid, due_ms: i64) {
+        let Some(&key) = self.by_id.get(&id) else {
+            return;
+        };
+        if !matches!(self.deliveries[key].place, Place::Waiting) {
+            return;
+        }
+        if self
+            .due_position
+            .is_some_and(|position| (due_ms, id) <= position)
+        {
+            self.retries.push(Reverse((due_ms, key, id)));
+        } else {
+            self.forget(key);
+        }
+    }
+
     /// A retry's time has come.
     fn fire(&mut self, key: usize, id: Uuid) {
-        let Some(delivery) = self.deliveries.get(key) else { return };
+        let Some(delivery) = self.deliveries.get(key) else {
+            return;
+        };
         if delivery.id != id || !matches!(delivery.place, Place::Waiting) {
             return;
         }
@@ -889,7 +1016,13 @@ impl Scheduler {
         self.last_seq
     }
 
-    fn ending(delivery: &Delivery, webhook: Uuid, how: How, attempt: Option<Attempt>, ended_ms: i64) -> Ending {
+    fn ending(
+        delivery: &Delivery,
+        webhook: Uuid,
+        how: How,
+        attempt: Option<Attempt>,
+        ended_ms: i64,
+    ) -> Ending {
         Ending {
             id: delivery.id,
             event: Arc::clone(&delivery.event),
@@ -926,32 +1059,35 @@ impl Scheduler {
             }
             None => {
                 self.settling.insert(id);
-                self.done.push(Unit { endings: vec![ending], ..Unit::default() });
+                self.done.push(Unit {
+                    endings: vec![ending],
+                    ..Unit::default()
+                });
             }
         }
     }
 
-    /// A delivery waits for its next attempt: with a row, from now.
+    /// A delivery waits for its next attempt: with a row, from now. It stays in memory at least until that
+    /// is written, so that whoever reads retries meanwhile cannot miss it.
     fn wait(&mut self, key: usize, due_ms: i64, attempt: Attempt, ended_ms: i64) {
         let fresh_seq = self.next_seq(ended_ms);
-        let near = self.due_position.is_some_and(|(at, id)| (due_ms, self.deliveries[key].id) <= (at, id));
         let delivery = &mut self.deliveries[key];
         let webhook = self.endpoints[delivery.endpoint].definition.id;
         let group = delivery.group;
         if group.is_some() {
             delivery.seq = fresh_seq;
         }
-        let ending = Self::ending(delivery, webhook, How::RetryAt(due_ms), Some(attempt), ended_ms);
+        let ending = Self::ending(
+            delivery,
+            webhook,
+            How::RetryAt(due_ms),
+            Some(attempt),
+            ended_ms,
+        );
         delivery.group = None;
         delivery.place = Place::Waiting;
         let id = delivery.id;
         self.by_id.insert(id, key);
-        if near {
-            self.retries.push(Reverse((due_ms, key, id)));
-        } else {
-            self.forget(key);
-            self.settling.insert(id);
-        }
         match group {
             Some(group) => {
                 let it = &mut self.groups[group];
@@ -960,7 +1096,21 @@ impl Scheduler {
                 self.fresh -= 1;
                 self.flush_if_over(group);
             }
-            None => self.done.push(Unit { endings: vec![ending], ..Unit::default() }),
+            None => self.done.push(Unit {
+                endings: vec![ending],
+                ..Unit::default()
+            }),
+        }
+    }
+
+    /// A webhook may have been deleted between an attempt and now.
+    fn cancel_retries(&self, endings: &mut [Ending]) {
+        for ending in endings {
+            if matches!(ending.how, How::RetryAt(_))
+                && !self.by_webhook.contains_key(&ending.webhook)
+            {
+                ending.how = How::Cancelled;
+            }
         }
     }
 
@@ -968,17 +1118,31 @@ impl Scheduler {
     fn flush_if_over(&mut self, group: usize) {
         let it = &self.groups[group];
         if it.unfinished == it.parked.len() && it.parked.is_empty() {
-            let it = self.groups.remove(group);
-            self.done.push(Unit { outbox: Some(it.outbox), endings: it.endings, ..Unit::default() });
+            let mut it = self.groups.remove(group);
+            self.cancel_retries(&mut it.endings);
+            self.done.push(Unit {
+                outbox: Some(it.outbox),
+                endings: it.endings,
+                ..Unit::default()
+            });
         }
     }
 
     /// Writes a group as it stands: what has not ended gets a queue row.
     fn flush(&mut self, group: usize, now: Now) {
-        let it = self.groups.remove(group);
-        let mut unit = Unit { outbox: Some(it.outbox), endings: it.endings, ..Unit::default() };
+        let mut it = self.groups.remove(group);
+        self.cancel_retries(&mut it.endings);
+        let mut unit = Unit {
+            outbox: Some(it.outbox),
+            endings: it.endings,
+            ..Unit::default()
+        };
         for key in it.members {
-            if self.deliveries.get(key).is_none_or(|delivery| delivery.group != Some(group)) {
+            if self
+                .deliveries
+                .get(key)
+                .is_none_or(|delivery| delivery.group != Some(group))
+            {
                 continue;
             }
             let seq = self.next_seq(now.unix_ms);
@@ -1016,7 +1180,13 @@ impl Scheduler {
                     seq,
                 });
             } else {
-                unit.queued.push(Queued { id, event: it.event.id, webhook, seq, created_ms: it.created_ms });
+                unit.queued.push(Queued {
+                    id,
+                    event: it.event.id,
+                    webhook,
+                    seq,
+                    created_ms: it.created_ms,
+                });
             }
             self.drop_if_unused(index);
         }

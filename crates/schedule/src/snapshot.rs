@@ -30,7 +30,11 @@ impl Snapshot {
             in_progress.push(xid.parse().ok()?);
         }
         in_progress.sort_unstable();
-        Some(Self { xmin, xmax, in_progress })
+        Some(Self {
+            xmin,
+            xmax,
+            in_progress,
+        })
     }
 
     /// Whether the transaction had ended when the snapshot was taken.
@@ -72,11 +76,19 @@ impl Position {
     /// Takes in the snapshot under which the next read happens.
     pub fn advance(&mut self, now: Snapshot) {
         match &self.last {
-            None => self.stretches.push_back(Stretch { after: (0, Uuid::nil()), until: u64::MAX, foreign: true }),
+            None => self.stretches.push_back(Stretch {
+                after: (0, Uuid::nil()),
+                until: u64::MAX,
+                foreign: true,
+            }),
             Some(last) => {
                 for &xid in &last.in_progress {
                     if now.sees(xid) {
-                        self.stretches.push_back(Stretch { after: (xid, Uuid::nil()), until: xid, foreign: false });
+                        self.stretches.push_back(Stretch {
+                            after: (xid, Uuid::nil()),
+                            until: xid,
+                            foreign: false,
+                        });
                     }
                 }
                 if now.xmax > last.xmax {
@@ -95,9 +107,17 @@ impl Position {
     pub fn sweep(&mut self) {
         if let (Some(last), true) = (&self.last, self.stretches.is_empty()) {
             if last.xmin > 0 {
-                self.stretches.push_back(Stretch { after: (0, Uuid::nil()), until: last.xmin - 1, foreign: true });
+                self.stretches.push_back(Stretch {
+                    after: (0, Uuid::nil()),
+                    until: last.xmin - 1,
+                    foreign: true,
+                });
             }
-            self.stretches.push_back(Stretch { after: (last.xmax, Uuid::nil()), until: u64::MAX, foreign: true });
+            self.stretches.push_back(Stretch {
+                after: (last.xmax, Uuid::nil()),
+                until: u64::MAX,
+                foreign: true,
+            });
         }
     }
 
@@ -136,10 +156,26 @@ mod tests {
     #[test]
     fn a_snapshot_is_read_and_judges_transactions() {
         let snapshot = Snapshot::parse("10:20:10,14,15").unwrap();
-        assert_eq!(snapshot, Snapshot { xmin: 10, xmax: 20, in_progress: vec![10, 14, 15] });
+        assert_eq!(
+            snapshot,
+            Snapshot {
+                xmin: 10,
+                xmax: 20,
+                in_progress: vec![10, 14, 15]
+            }
+        );
         assert!(snapshot.sees(9) && snapshot.sees(11) && snapshot.sees(19));
-        assert!(!snapshot.sees(10) && !snapshot.sees(14) && !snapshot.sees(20) && !snapshot.sees(99));
-        assert_eq!(Snapshot::parse("5:5:").unwrap(), Snapshot { xmin: 5, xmax: 5, in_progress: vec![] });
+        assert!(
+            !snapshot.sees(10) && !snapshot.sees(14) && !snapshot.sees(20) && !snapshot.sees(99)
+        );
+        assert_eq!(
+            Snapshot::parse("5:5:").unwrap(),
+            Snapshot {
+                xmin: 5,
+                xmax: 5,
+                in_progress: vec![]
+            }
+        );
         for bad in ["", "1", "1:2", "a:2:", "1:2:x", "1:2:3:4"] {
             assert_eq!(Snapshot::parse(bad), None, "{bad}");
         }
@@ -149,7 +185,14 @@ mod tests {
     fn the_first_read_is_of_everything() {
         let mut position = Position::new();
         position.advance(Snapshot::parse("10:20:10").unwrap());
-        assert_eq!(position.next(), Some(Stretch { after: (0, Uuid::nil()), until: u64::MAX, foreign: true }));
+        assert_eq!(
+            position.next(),
+            Some(Stretch {
+                after: (0, Uuid::nil()),
+                until: u64::MAX,
+                foreign: true
+            })
+        );
         position.read_to(None);
         assert!(!position.has_more());
     }

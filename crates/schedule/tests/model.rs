@@ -16,14 +16,22 @@ use webhooks_schedule::{
     Claim, Definition, Ended, How, Limits, Now, OutboxKey, Recorded, Scheduler, Unit,
 };
 
-const LIMITS: Limits = Limits { max_in_flight: 12, concurrent: 3, per_minute: 0, disable_after_ms: 0 };
+const LIMITS: Limits = Limits {
+    max_in_flight: 12,
+    concurrent: 3,
+    per_minute: 0,
+    disable_after_ms: 0,
+};
 
 fn webhook_id(number: usize) -> Uuid {
     webhooks_core::id::v7(1_000, [number as u8 + 1; 10])
 }
 
 fn definition(number: usize, active: bool) -> Definition {
-    let rules = Rules { require_https: false, allowed_ports: Vec::new() };
+    let rules = Rules {
+        require_https: false,
+        allowed_ports: Vec::new(),
+    };
     Definition {
         id: webhook_id(number),
         owner: None,
@@ -32,7 +40,9 @@ fn definition(number: usize, active: bool) -> Definition {
         subscription: Subscription::of(&["*".to_owned()]),
         filter: Filter::default(),
         policy: Policy::default(),
-        endpoint: Ok(Arc::new(Endpoint::parse("http://127.0.0.1/", &rules).unwrap())),
+        endpoint: Ok(Arc::new(
+            Endpoint::parse("http://127.0.0.1/", &rules).unwrap(),
+        )),
         target: Arc::new(Target {
             webhook: webhook_id(number),
             secrets: Vec::new(),
@@ -74,7 +84,11 @@ impl Tables {
                             created_ms: ending.created_ms,
                         },
                     );
-                    assert_eq!(before.is_some(), ending.recorded, "a queue row is inserted once and updated then");
+                    assert_eq!(
+                        before.is_some(),
+                        ending.recorded,
+                        "a queue row is inserted once and updated then"
+                    );
                 }
                 How::Late => {
                     self.queue.remove(&ending.id);
@@ -82,7 +96,11 @@ impl Tables {
                 }
                 how => {
                     assert_eq!(self.queue.remove(&ending.id).is_some(), ending.recorded);
-                    assert_eq!(self.log.insert(ending.id, how), None, "a delivery ends once");
+                    assert_eq!(
+                        self.log.insert(ending.id, how),
+                        None,
+                        "a delivery ends once"
+                    );
                 }
             }
         }
@@ -103,7 +121,10 @@ impl Tables {
             assert!(before.is_none());
         }
         if let Some(key) = unit.outbox {
-            assert!(self.outbox.remove(&key.id).is_some(), "an outbox row goes once");
+            assert!(
+                self.outbox.remove(&key.id).is_some(),
+                "an outbox row goes once"
+            );
         }
     }
 }
@@ -120,6 +141,8 @@ struct World {
     deleted: BTreeSet<usize>,
     crashes: u32,
     unread: Vec<Uuid>,
+    /// Deleted webhooks whose rows are to be cancelled once everything has been written.
+    cancelling: Vec<usize>,
 }
 
 impl World {
@@ -128,16 +151,23 @@ impl World {
             tables: Tables::default(),
             scheduler: Scheduler::new(),
             in_flight: Vec::new(),
-            now: Now { mono_ms: 1_000_000, unix_ms: 1_700_000_000_000 },
+            now: Now {
+                mono_ms: 1_000_000,
+                unix_ms: 1_700_000_000_000,
+            },
             events: 0,
             answered: HashMap::new(),
             expected: BTreeSet::new(),
             deleted: BTreeSet::new(),
             crashes: 0,
             unread: Vec::new(),
+            cancelling: Vec::new(),
         };
         for number in 0..webhooks {
-            world.tables.webhooks.insert(webhook_id(number), (number, true));
+            world
+                .tables
+                .webhooks
+                .insert(webhook_id(number), (number, true));
             world.scheduler.put(definition(number, true), false);
         }
         world
@@ -145,7 +175,10 @@ impl World {
 
     fn commit_event(&mut self, mask: u32) {
         self.events += 1;
-        let id = webhooks_core::id::v7(self.now.unix_ms as u64, (self.events as u128).to_be_bytes()[6..].try_into().unwrap());
+        let id = webhooks_core::id::v7(
+            self.now.unix_ms as u64,
+            (self.events as u128).to_be_bytes()[6..].try_into().unwrap(),
+        );
         let event = Arc::new(Event {
             id,
             event_type: "memory.created".to_owned(),
@@ -155,7 +188,11 @@ impl World {
         let to: Vec<usize> = (0..self.tables.webhooks.len() + self.deleted.len())
             .filter(|number| mask & (1 << number) != 0)
             .collect();
-        let key = OutboxKey { id, block: 0, offset: 1 };
+        let key = OutboxKey {
+            id,
+            block: 0,
+            offset: 1,
+        };
         self.tables.events.insert(id, Arc::clone(&event));
         self.tables.outbox.insert(id, (key, event, to));
         self.unread.push(id);
@@ -164,7 +201,9 @@ impl World {
     fn dispatch(&mut self) {
         while self.scheduler.room() > 0 {
             let Some(id) = self.unread.pop() else { return };
-            let Some((key, event, to)) = self.tables.outbox.get(&id).cloned() else { continue };
+            let Some((key, event, to)) = self.tables.outbox.get(&id).cloned() else {
+                continue;
+            };
             if self.scheduler.dispatched(id) {
                 continue;
             }
@@ -187,7 +226,12 @@ impl World {
 
     fn claim(&mut self) {
         while let Some(claim) = self.scheduler.claim(&LIMITS, self.now) {
-            assert!(self.in_flight.iter().all(|other| other.delivery != claim.delivery), "never twice at once");
+            assert!(
+                self.in_flight
+                    .iter()
+                    .all(|other| other.delivery != claim.delivery),
+                "never twice at once"
+            );
             self.in_flight.push(claim);
         }
         assert!(self.in_flight.len() <= LIMITS.max_in_flight);
@@ -209,7 +253,13 @@ impl World {
         let (result, timed_out) = if code == 0 {
             (verdict::Ended::Error("timed out".to_owned()), true)
         } else {
-            (verdict::Ended::Status { code, retry_after: None }, false)
+            (
+                verdict::Ended::Status {
+                    code,
+                    retry_after: None,
+                },
+                false,
+            )
         };
         let ended = Ended {
             token: claim.token,
@@ -227,6 +277,9 @@ impl World {
         for unit in self.scheduler.take_units() {
             self.tables.write(&unit);
             self.scheduler.written(&unit);
+        }
+        for number in std::mem::take(&mut self.cancelling) {
+            self.cancel(number);
         }
         self.fetch();
     }
@@ -251,7 +304,10 @@ impl World {
                 .tables
                 .queue
                 .values()
-                .filter(|row| row.due_ms.is_some_and(|due| (due, row.id) > after && due <= until))
+                .filter(|row| {
+                    row.due_ms
+                        .is_some_and(|due| (due, row.id) > after && due <= until)
+                })
                 .cloned()
                 .collect();
             rows.sort_by_key(|row| (row.due_ms, row.id));
@@ -278,13 +334,18 @@ impl World {
         if self.tables.webhooks.remove(&webhook_id(number)).is_some() {
             self.deleted.insert(number);
             self.scheduler.remove(webhook_id(number), self.now);
-            self.cancel(number);
+            self.cancelling.push(number);
         }
     }
 
     fn cancel(&mut self, number: usize) {
-        let gone: Vec<Uuid> =
-            self.tables.queue.values().filter(|row| row.webhook == webhook_id(number)).map(|row| row.id).collect();
+        let gone: Vec<Uuid> = self
+            .tables
+            .queue
+            .values()
+            .filter(|row| row.webhook == webhook_id(number))
+            .map(|row| row.id)
+            .collect();
         for id in gone {
             self.tables.queue.remove(&id);
             self.tables.log.insert(id, How::Cancelled);
@@ -320,14 +381,21 @@ impl World {
             }
             self.pass(97);
             self.settle();
-            if self.tables.outbox.is_empty() && self.tables.queue.is_empty() && self.scheduler.idle() {
+            if self.tables.outbox.is_empty()
+                && self.tables.queue.is_empty()
+                && self.scheduler.idle()
+            {
                 return;
             }
         }
         panic!(
             "does not come to rest: outbox {}, queue {:?}, idle {}",
             self.tables.outbox.len(),
-            self.tables.queue.values().map(|row| (row.seq, row.due_ms, row.attempts)).collect::<Vec<_>>(),
+            self.tables
+                .queue
+                .values()
+                .map(|row| (row.seq, row.due_ms, row.attempts))
+                .collect::<Vec<_>>(),
             self.scheduler.idle()
         );
     }
