@@ -77,7 +77,7 @@ impl Definitions {
     pub(super) fn predates(&self, webhook: Uuid, xid: u64, created_ms: i64) -> bool {
         self.created
             .get(&webhook)
-            .is_some_and(|(under, at)| created_ms < *at && under.sees(xid))
+            .is_some_and(|(under, at)| created_ms <= *at && under.sees(xid))
     }
 }
 
