@@ -33,10 +33,13 @@ pg-test: ## tests inside a server: make pg-test PG=15 [TEST=part of a name]
 cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 [ARGS='arguments of pytest']
 	@scripts/cluster-test $(PG) $(ARGS)
 
+bench: ## throughput and latency, on a cluster of its own (PG=18 for the other server)
+	@bench/run $(PG)
+
 fmt: ## format the code
 	@cargo fmt --all
 
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test fmt clean
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fmt clean

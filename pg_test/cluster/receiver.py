@@ -212,6 +212,8 @@ class Receiver:
         """Records a request and answers it; whether the connection goes on."""
         answer = self._record(request)
         self._wait_to_answer(stream, request, answer)
+        if answer.then == "hang" and answer.raw == b"":
+            self._wait_for_close(stream, request)
         with self._changed:
             # Before the first byte, so that what the other side does once it has our answer never counts as simultaneous.
             request.answered = time.monotonic()

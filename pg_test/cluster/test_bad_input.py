@@ -73,7 +73,7 @@ HEX = some_uuid().replace("-", "")
 
 
 def cases(table):
-    return [pytest.param(value, id=name) for name, value in table.items()]
+    return [pytest.param(*value, id=name) if isinstance(value, tuple) else pytest.param(value, id=name) for name, value in table.items()]
 
 
 def create(db, *, says=(), url=URL, events=("memory.created",), **arguments):
@@ -160,10 +160,8 @@ def test_a_secret_that_is_empty_or_over_256_bytes_is_refused(shared_db, webhook,
     update(shared_db, webhook, {"secret": secret}, says="secret")
 
 
-@pytest.mark.parametrize("secret", ["", "x" * 257])
-def test_a_refused_secret_is_not_repeated_in_the_error(shared_db, secret):
-    error = create(shared_db, secret=secret + "y" * 256)
-    assert "yyyy" not in everything_said(error)
+def test_a_refused_secret_is_not_repeated_in_the_error(shared_db):
+    assert "hush" not in everything_said(create(shared_db, secret="hush" * 100))
 
 
 @pytest.mark.parametrize("active", ["yes", 1, None, []])

@@ -33,7 +33,7 @@ def get_delivery(db, delivery_id, session=None):
 
 
 def test_list_deliveries_shows_the_newest_first_with_pagination(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     for n in range(5):
         db.emit()
         db.wait_for_states(webhook, delivered=n + 1)
@@ -51,11 +51,11 @@ def test_list_deliveries_shows_the_newest_first_with_pagination(db, receiver):
 
 def test_a_listed_delivery_says_what_the_view_says(db, receiver):
     receiver.answer("/hook", 503)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
     event = db.emit()
     db.wait_for_states(webhook, failed=1)
     (listed,) = db.one("SELECT webhooks.list_deliveries(%s)", webhook["id"])["deliveries"]
-    (row,) = db.deliveries(webhook)
+    row = db.the_delivery(webhook)
     assert set(listed) >= set(DELIVERY_COLUMNS)
     for key in ("id", "event_id", "webhook_id", "event_type", "state", "last_status"):
         assert listed[key] == row[key]
@@ -65,7 +65,7 @@ def test_a_listed_delivery_says_what_the_view_says(db, receiver):
 
 def test_list_deliveries_filters_by_state(db, receiver):
     receiver.answer("/hook", 200, 500, 500)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
     db.emit()
     db.wait_for_states(webhook, delivered=1)
     db.emit()
@@ -80,7 +80,7 @@ def test_list_deliveries_filters_by_state(db, receiver):
 
 
 def test_list_deliveries_shows_only_this_webhooks(db, receiver):
-    first, second = (db.create_webhook(receiver.url(f"/{n}"), ["*"]) for n in range(2))
+    first, second = (db.create_webhook(receiver.url(f"/{n}")) for n in range(2))
     db.emit()
     db.wait_for_states(first, delivered=1)
     db.wait_for_states(second, delivered=1)
@@ -93,7 +93,7 @@ def test_list_deliveries_shows_only_this_webhooks(db, receiver):
 
 def test_get_delivery_shows_the_attempts_and_the_request_as_it_was_sent(db, receiver):
     receiver.answer("/hook", Answer(status=500, body=b"out of order"), 200)
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     db.emit(data={"object": "activity", "text": 'é"\u2028'})
     db.wait_for_states(webhook, delivered=1)
     last = receiver.to("/hook")[-1]
@@ -111,7 +111,7 @@ def test_get_delivery_shows_the_attempts_and_the_request_as_it_was_sent(db, rece
 
 
 def test_get_delivery_shows_no_signature(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     db.emit()
     db.wait_for_states(webhook, delivered=1)
     (request,) = receiver.to("/hook")
@@ -123,10 +123,10 @@ def test_get_delivery_shows_no_signature(db, receiver):
 
 def test_get_delivery_shows_the_request_that_is_to_be_sent(db, receiver):
     receiver.answer("/hook", 500)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=PATIENT)
+    webhook = db.create_webhook(receiver.url(), retry_policy=PATIENT)
     event = db.emit(data={"object": "activity", "n": 2})
     db.wait_until("SELECT attempts FROM webhooks.deliveries WHERE state = 'pending'", 1)
-    (pending,) = db.deliveries(webhook, "pending")
+    pending = db.the_delivery(webhook, "pending")
     shown = get_delivery(db, pending["id"])
     assert (shown["state"], len(shown["attempts"])) == ("pending", 1)
     body = json.loads(shown["request"]["body"])
@@ -135,10 +135,10 @@ def test_get_delivery_shows_the_request_that_is_to_be_sent(db, receiver):
 
 
 def test_get_delivery_of_another_owner_does_not_exist(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"], owner="alice")
+    webhook = db.create_webhook(receiver.url(), owner="alice")
     db.send_test(webhook)
     db.wait_for_states(webhook, delivered=1)
-    (delivery,) = db.deliveries(webhook)
+    delivery = db.the_delivery(webhook)
     assert get_delivery(db, delivery["id"], session=db.as_owner("alice"))["id"] == delivery["id"]
     for call in ("get_delivery", "retry_delivery"):
         db.fails(f"SELECT webhooks.{call}(%s)", delivery["id"], state="P0002", session=db.as_owner("bob"))
@@ -149,10 +149,10 @@ def test_get_delivery_of_another_owner_does_not_exist(db, receiver):
 
 def test_retry_delivery_gives_a_fresh_max_attempts_and_numbers_go_on(db, receiver):
     receiver.answer("/hook", 500, 500, 500, 200)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy={"max_attempts": 2, "backoff_multiplier": 1})
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 2, "backoff_multiplier": 1})
     db.emit()
     db.wait_for_states(webhook, failed=1)
-    (failed,) = db.deliveries(webhook)
+    failed = db.the_delivery(webhook)
     returned = db.one("SELECT webhooks.retry_delivery(%s)", failed["id"])
     assert (returned["id"], returned["state"]) == (failed["id"], "pending")
     db.wait_for_states(webhook, delivered=1)
@@ -164,10 +164,10 @@ def test_retry_delivery_gives_a_fresh_max_attempts_and_numbers_go_on(db, receive
 
 
 def test_retry_delivery_sends_what_was_delivered_once_more(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     db.emit()
     db.wait_for_states(webhook, delivered=1)
-    (delivered,) = db.deliveries(webhook)
+    delivered = db.the_delivery(webhook)
     db.one("SELECT webhooks.retry_delivery(%s)", delivered["id"])
     first, second = receiver.wait(2)
     assert first.header("X-Lanonasis-Delivery") == second.header("X-Lanonasis-Delivery")
@@ -175,10 +175,10 @@ def test_retry_delivery_sends_what_was_delivered_once_more(db, receiver):
 
 
 def test_retry_delivery_of_a_deleted_webhook_is_an_error(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     db.emit()
     db.wait_for_states(webhook, delivered=1)
-    (delivered,) = db.deliveries(webhook)
+    delivered = db.the_delivery(webhook)
     db.delete_webhook(webhook)
     db.fails("SELECT webhooks.retry_delivery(%s)", delivered["id"], state="")
 
@@ -187,7 +187,7 @@ def test_retry_delivery_of_a_deleted_webhook_is_an_error(db, receiver):
 
 
 def test_replay_sends_stored_events_again_with_a_new_delivery(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     events = {db.emit(data={"object": "activity", "n": n}) for n in range(3)}
     db.wait_for_states(webhook, delivered=3)
     assert replay(db, webhook) == 3
@@ -203,7 +203,7 @@ def test_replay_sends_stored_events_again_with_a_new_delivery(db, receiver):
 
 
 def test_replay_takes_the_events_of_its_period(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     db.emit()
     before = db.one("SELECT clock_timestamp()")
     # Events have milliseconds.
@@ -220,7 +220,7 @@ def test_replay_takes_the_events_of_its_period(db, receiver):
 
 def test_replay_of_only_failed_takes_what_failed(db, receiver):
     receiver.answer("/hook", 500, 200)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
     failed = db.emit()
     db.wait_for_states(webhook, failed=1)
     db.emit()
@@ -231,7 +231,7 @@ def test_replay_of_only_failed_takes_what_failed(db, receiver):
 
 
 def test_replay_takes_what_matches_now(db, receiver):
-    other = db.create_webhook(receiver.url("/other"), ["*"])
+    other = db.create_webhook(receiver.url("/other"))
     for kind in ("a", "b"):
         db.emit("user.activity", {"object": "activity", "kind": kind})
     db.emit("search.performed", {"object": "search", "kind": "a"})
@@ -246,15 +246,15 @@ def test_replay_takes_what_matches_now(db, receiver):
 
 
 def test_replay_gives_an_owner_only_its_own_events(db, receiver):
-    db.create_webhook(receiver.url("/all"), ["*"])
+    db.create_webhook(receiver.url("/all"))
     for owner in ("alice", "bob", None):
         db.emit(owner=owner)
-    alices = db.create_webhook(receiver.url("/alice"), ["*"], owner="alice")
+    alices = db.create_webhook(receiver.url("/alice"), owner="alice")
     assert replay(db, alices) == 1
 
 
 def test_replay_leaves_tests_of_other_webhooks_alone(db, receiver):
-    first, second = (db.create_webhook(receiver.url(f"/{n}"), ["*"]) for n in range(2))
+    first, second = (db.create_webhook(receiver.url(f"/{n}")) for n in range(2))
     db.send_test(first)
     receiver.wait(1)
     assert replay(db, second) == 0
@@ -277,7 +277,7 @@ def test_send_test_reaches_the_webhook_whatever_it_subscribes_to_active_or_not(d
 
 def test_send_test_reaches_that_webhook_alone(db, receiver):
     webhook = db.create_webhook(receiver.url("/tested"))
-    db.create_webhook(receiver.url("/other"), ["*"])
+    db.create_webhook(receiver.url("/other"))
     db.send_test(webhook)
     receiver.wait(1, "/tested")
     db.settle()
@@ -286,7 +286,7 @@ def test_send_test_reaches_that_webhook_alone(db, receiver):
 
 def test_send_test_does_not_wake_what_an_inactive_webhook_holds(db, receiver):
     receiver.answer("/hook", 500, 200)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy={"max_attempts": 5, "backoff_multiplier": 1})
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 5, "backoff_multiplier": 1})
     held = db.emit()
     receiver.wait(1)
     db.update_webhook(webhook, active=False)
@@ -321,16 +321,16 @@ def test_the_view_attempts_has_the_columns_of_the_contract(db):
 def test_the_views_show_a_delivery_through_its_life(db, receiver):
     gate = receiver.gate()
     receiver.answer("/hook", 500, Answer(hold=gate, body=b"thanks"))
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     event = db.emit()
     receiver.wait(2)
-    (pending,) = db.deliveries(webhook)
+    pending = db.the_delivery(webhook)
     assert is_id("delivery", pending["id"]) and pending["event_id"] == event and pending["event_type"] == "user.activity"
     assert (pending["state"], pending["attempts"], pending["last_status"]) == ("pending", 1, 500)
     assert pending["last_error"] and pending["next_attempt_at"] and pending["completed_at"] is None
     gate.open()
     db.wait_for_states(webhook, delivered=1)
-    (delivered,) = db.deliveries(webhook)
+    delivered = db.the_delivery(webhook)
     assert (delivered["id"], delivered["attempts"], delivered["last_status"]) == (pending["id"], 2, 200)
     assert delivered["next_attempt_at"] is None and delivered["last_error"] is None
     assert delivered["created_at"] == pending["created_at"] <= delivered["completed_at"]
@@ -342,7 +342,7 @@ def test_the_views_show_a_delivery_through_its_life(db, receiver):
 
 def test_statistics_count_attempts_and_how_deliveries_ended(db, receiver):
     receiver.answer("/hook", 500, 200, 500, 500)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy={"max_attempts": 2, "backoff_multiplier": 1})
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 2, "backoff_multiplier": 1})
     db.emit()
     db.wait_for_states(webhook, delivered=1)
     db.emit()
@@ -356,12 +356,12 @@ def test_statistics_count_attempts_and_how_deliveries_ended(db, receiver):
 
 def test_last_delivery_is_the_time_of_the_last_success(db, receiver):
     receiver.answer("/hook", 200, 500)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
     db.emit()
     db.wait_for_states(webhook, delivered=1)
     db.wait_until("SELECT webhooks.get_webhook(%s) ->> 'last_delivery'", lambda it: it is not None, params=[webhook["id"]])
     first = db.get_webhook(webhook)["last_delivery"]
-    (delivered,) = db.deliveries(webhook)
+    delivered = db.the_delivery(webhook)
     assert abs((time_of(first) - delivered["completed_at"]).total_seconds()) < 1
     db.emit()
     db.wait_for_states(webhook, failed=1)
@@ -380,17 +380,16 @@ def test_a_delivery_of_nothing_has_no_attempts(db):
 @pytest.mark.settings({"webhooks.retention": "1s"})
 def test_retention_removes_what_has_ended_and_nothing_that_a_pending_delivery_needs(db, receiver):
     receiver.answer("/pending", 500)
-    done = db.create_webhook(receiver.url("/done"), ["*"])
+    done = db.create_webhook(receiver.url("/done"))
     pending = db.create_webhook(
-        receiver.url("/pending"), ["*"], retry_policy={"max_attempts": 100, "backoff_multiplier": 2, "max_delay": 4}
+        receiver.url("/pending"), retry_policy={"max_attempts": 100, "backoff_multiplier": 2, "max_delay": 4}
     )
     event = db.emit()
-    receiver.wait(1, "/done")
-    receiver.wait(1, "/pending")
+    db.the_delivery(pending)
     db.wait_until(
         "SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s", 0, params=[done["id"]], timeout=120
     )
-    (waiting,) = db.deliveries(pending)
+    waiting = db.the_delivery(pending)
     assert (waiting["state"], waiting["event_id"]) == ("pending", event)
     receiver.answer("/pending", 200)
     db.wait_until("SELECT count(*) FROM webhooks.deliveries WHERE state = 'pending'", 0)

@@ -26,7 +26,7 @@ ONE_ATTEMPT = {"max_attempts": 1}
 
 
 def test_stop_worker_stops_delivery_and_start_worker_sends_what_waited(db, receiver):
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     assert db.one("SELECT webhooks.stop_worker()") is True
     db.wait_until("SELECT pid IS NULL FROM webhooks.status")
     event = db.emit()
@@ -38,7 +38,7 @@ def test_stop_worker_stops_delivery_and_start_worker_sends_what_waited(db, recei
 
 
 def test_a_stop_lasts_though_there_is_work_and_the_launcher_is_busy(db, make_database, receiver):
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     db.stop_worker()
     db.emit()
     make_database().drop()  # the launcher starts another database's worker, and loses it
@@ -50,7 +50,7 @@ def test_a_stop_lasts_though_there_is_work_and_the_launcher_is_busy(db, make_dat
 def test_a_stop_ends_with_the_servers_restart(make_server, make_database, receiver):
     server = make_server()
     db = make_database(server=server)
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     db.stop_worker()
     event = db.emit()
     server.restart()
@@ -79,7 +79,7 @@ def test_a_stopped_worker_frees_its_database_for_drop_template_and_rename(db, ma
 
 def test_drop_database_with_force_just_works(db, receiver):
     receiver.answer("/hook", Answer(delay=0.05))
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     db.emit_many(50)
     receiver.wait(5)
     db.session.close()
@@ -88,26 +88,26 @@ def test_drop_database_with_force_just_works(db, receiver):
 
 def test_drop_extension_works_against_a_busy_worker_and_it_can_come_again(db, receiver):
     receiver.answer("/hook", Answer(delay=0.05))
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     db.emit_many(50)
     receiver.wait(5)
     db.execute("DROP EXTENSION webhooks CASCADE")
     db.execute("CREATE EXTENSION webhooks")
     db.wait_for_worker()
-    db.create_webhook(receiver.url("/again"), ["*"])
+    db.create_webhook(receiver.url("/again"))
     db.emit()
     receiver.wait(1, "/again")
 
 
 def test_every_database_that_has_the_extension_is_served_without_a_list(db, make_database, receiver):
     for number, database in enumerate([db, make_database(), make_database()]):
-        database.create_webhook(receiver.url(f"/{number}"), ["*"])
+        database.create_webhook(receiver.url(f"/{number}"))
         database.emit()
         receiver.wait(1, f"/{number}")
 
 
 def test_a_clone_does_not_send_its_templates_events_until_start_worker(db, make_database, receiver):
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     db.stop_worker()
     event = db.emit()
     db.session.close()
@@ -158,7 +158,7 @@ def test_status_shows_the_worker(db):
 def test_status_shows_what_waits_and_what_is_under_way(db, receiver):
     gate = receiver.gate()
     receiver.answer("/hook", Answer(hold=gate))
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     assert db.row("SELECT backlog, oldest_pending_seconds, in_flight FROM webhooks.status") == {
         "backlog": 0,
         "oldest_pending_seconds": 0,
@@ -195,7 +195,7 @@ def samples(text):
 
 
 def test_metrics_are_openmetrics(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     db.emit()
     db.wait_for_states(webhook, delivered=1)
     text = db.one("SELECT webhooks.metrics()")
@@ -207,7 +207,7 @@ def test_metrics_are_openmetrics(db, receiver):
 
 def test_metrics_count_deliveries(db, receiver):
     receiver.answer("/hook", 200, 200, 500)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy=ONE_ATTEMPT)
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
     before = samples(db.one("SELECT webhooks.metrics()"))
     for n in range(2):
         db.emit()
@@ -308,7 +308,7 @@ def test_a_misspelled_setting_is_refused(shared_db):
 
 
 def test_a_reloaded_setting_holds_without_a_restart(db, receiver):
-    webhook = db.create_webhook(receiver.url(), ["*"])
+    webhook = db.create_webhook(receiver.url())
     pid = db.wait_for_worker()
     with db.server.configured(
         {"webhooks.livemode": "off", "webhooks.user_agent": "Other/2.0", "webhooks.header_prefix": "X-Other"}
@@ -335,7 +335,7 @@ def test_a_reloaded_setting_holds_without_a_restart(db, receiver):
 def test_enabled_off_captures_and_sends_nothing(empty_db, receiver):
     db = empty_db
     db.execute("CREATE EXTENSION webhooks")
-    db.create_webhook(receiver.url(), ["*"])
+    db.create_webhook(receiver.url())
     assert db.emit() is None
     db.server.alter_system({"webhooks.enabled": None})
     db.wait_for_worker()

@@ -128,11 +128,11 @@ def test_a_caller_sees_and_touches_only_its_owners_webhooks(db):
 
 def test_the_secret_is_shown_by_create_and_nowhere_else(db, receiver):
     secret = "a secret that nobody may see"
-    webhook = db.create_webhook(receiver.url(), ["*"], secret=secret)
+    webhook = db.create_webhook(receiver.url(), secret=secret)
     db.send_test(webhook)
     receiver.wait(1)
     db.wait_for_states(webhook, delivered=1)
-    (delivery,) = db.deliveries(webhook)
+    delivery = db.the_delivery(webhook)
     shown = [
         db.get_webhook(webhook),
         db.one("SELECT webhooks.list_webhooks()"),
@@ -300,14 +300,14 @@ def test_delete_webhook_removes_it_and_says_so(db):
 
 def test_delete_webhook_cancels_what_waits_and_the_log_stays(db, receiver):
     receiver.answer("/hook", 200, 500)
-    webhook = db.create_webhook(receiver.url(), ["*"], retry_policy={"max_attempts": 100, "backoff_multiplier": 10})
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 100, "backoff_multiplier": 10})
     db.emit()
     db.wait_for_states(webhook, delivered=1)
     db.emit()
     receiver.wait(2)
     db.delete_webhook(webhook)
     db.wait_for_states(webhook, delivered=1, cancelled=1)
-    (cancelled,) = db.deliveries(webhook, "cancelled")
+    cancelled = db.the_delivery(webhook, "cancelled")
     assert cancelled["next_attempt_at"] is None
     db.wait_until(
         "SELECT count(*) FROM webhooks.attempts WHERE delivery_id = %s", 1, params=[cancelled["id"]]

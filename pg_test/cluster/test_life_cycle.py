@@ -1,0 +1,256 @@
+"""Pausing, changing and deleting a webhook while it is at work; what the writer feels of all this; the order of things."""
+
+import time
+
+import pytest
+import signatures
+from receiver import Answer
+
+# After a pause or delete has committed, no request starts later than this.
+QUIET_AFTER_SECONDS = 0.1
+ARRIVAL_SECONDS = 0.05
+PATIENT = {"max_attempts": 100, "backoff_multiplier": 1}
+EVENTS = 200
+
+
+# Inactive
+
+
+def test_an_inactive_webhook_gets_no_new_deliveries_and_not_later_either(db, receiver):
+    webhook = db.create_webhook(receiver.url(), active=False)
+    other = db.create_webhook(receiver.url("/other"))
+    db.emit(data={"object": "activity", "n": 1})
+    db.wait_for_states(other, delivered=1)
+    db.update_webhook(webhook, active=True)
+    db.emit(data={"object": "activity", "n": 2})
+    receiver.wait(1, "/hook")
+    db.settle()
+    assert [it.data["n"] for it in receiver.to("/hook")] == [2]
+    assert len(db.deliveries(webhook)) == 1
+
+
+def test_what_waits_is_held_while_inactive_and_goes_on_after(db, receiver):
+    receiver.answer("/hook", 500, 200)
+    webhook = db.create_webhook(receiver.url(), retry_policy=PATIENT)
+    db.emit()
+    db.wait_until("SELECT attempts FROM webhooks.deliveries", 1)
+    db.update_webhook(webhook, active=False)
+    due = db.the_delivery(webhook)["next_attempt_at"]
+    db.wait_until("SELECT clock_timestamp() > %s::timestamptz + interval '1 second'", params=[due])
+    delivery = db.the_delivery(webhook)
+    assert (delivery["state"], delivery["attempts"], len(receiver.to("/hook"))) == ("pending", 1, 1)
+    db.update_webhook(webhook, active=True)
+    db.wait_for_states(webhook, delivered=1, timeout=3)
+
+
+def a_busy_webhook(db, receiver):
+    """A webhook with a queue of events, of which some have been answered."""
+    receiver.answer("/hook", Answer(delay=0.03))
+    webhook = db.create_webhook(receiver.url())
+    db.emit_many(EVENTS)
+    receiver.wait(20)
+    return webhook
+
+
+def starts_after(receiver, moment):
+    return [it.at - moment for it in receiver.to("/hook") if it.at > moment + QUIET_AFTER_SECONDS + ARRIVAL_SECONDS]
+
+
+def test_100_ms_after_a_pause_has_committed_no_request_starts_and_all_goes_on_after(db, receiver):
+    webhook = a_busy_webhook(db, receiver)
+    db.update_webhook(webhook, active=False)
+    paused = time.monotonic()
+    db.wait_until("SELECT in_flight FROM webhooks.status", 0)
+    held = len(receiver.to("/hook"))
+    assert 20 <= held < EVENTS
+    other = db.create_webhook(receiver.url("/other"), ["search.performed"])
+    db.emit("search.performed")
+    db.wait_for_states(other, delivered=1)
+    assert starts_after(receiver, paused) == []
+    assert len(receiver.to("/hook")) == held
+    db.wait_for_states(webhook, delivered=held, pending=EVENTS - held)
+    db.update_webhook(webhook, active=True)
+    db.wait_for_states(webhook, delivered=EVENTS, timeout=20)
+    assert len(receiver.to("/hook")) == EVENTS, "each once"
+
+
+def test_100_ms_after_a_delete_has_committed_no_request_starts_and_the_rest_is_cancelled(db, receiver):
+    webhook = a_busy_webhook(db, receiver)
+    db.delete_webhook(webhook)
+    deleted = time.monotonic()
+    db.wait_until("SELECT in_flight FROM webhooks.status", 0)
+    db.wait_for_states(webhook, pending=0)
+    db.wait_until(
+        "SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s AND state <> 'pending'", EVENTS, params=[webhook["id"]]
+    )
+    assert starts_after(receiver, deleted) == []
+    states = [it["state"] for it in db.deliveries(webhook)]
+    assert states.count("cancelled") >= EVENTS - len(receiver.to("/hook"))
+    assert set(states) == {"delivered", "cancelled"}
+
+
+def test_an_open_transaction_that_pauses_pauses_nothing_until_it_commits(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    other = db.connect()
+    other.execute("BEGIN")
+    db.update_webhook(webhook, session=other, active=False)
+    db.emit()
+    receiver.wait(1)
+    other.execute("COMMIT")
+    assert db.emit() is None
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_outcome_that_comes_in_after_a_cancel_is_logged_and_the_state_stays_cancelled(db, receiver, status):
+    gate = receiver.gate()
+    receiver.answer("/hook", Answer(status=status, hold=gate, body=b"late"))
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    receiver.wait(1)
+    db.the_delivery(webhook)
+    db.delete_webhook(webhook)
+    db.wait_for_states(webhook, cancelled=1)
+    gate.open()
+    delivery = db.the_delivery(webhook)
+    db.wait_until("SELECT count(*) FROM webhooks.attempts WHERE delivery_id = %s", 1, params=[delivery["id"]])
+    (attempt,) = db.attempts(delivery["id"])
+    assert (attempt["attempt"], attempt["status"], attempt["response_excerpt"]) == (1, status, "late")
+    db.wait_until("SELECT in_flight FROM webhooks.status", 0)
+    assert db.the_delivery(webhook)["state"] == "cancelled"
+    assert len(receiver.to("/hook")) == 1
+
+
+def test_an_outcome_that_comes_in_after_a_pause_counts(db, receiver):
+    gate = receiver.gate()
+    receiver.answer("/hook", Answer(hold=gate))
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    receiver.wait(1)
+    db.update_webhook(webhook, active=False)
+    gate.open()
+    db.wait_for_states(webhook, delivered=1)
+
+
+def test_an_attempt_uses_the_webhook_as_it_is_then(db, receiver):
+    receiver.answer("/old", 500)
+    webhook = db.create_webhook(receiver.url("/old"), secret="old")
+    db.emit()
+    (first,) = receiver.wait(1, "/old")
+    db.update_webhook(webhook, url=receiver.url("/new"), secret="new")
+    (second,) = receiver.wait(1, "/new")
+    signatures.verify(first, "old")
+    signatures.verify(second, "new")
+    assert first.header("X-Lanonasis-Delivery") == second.header("X-Lanonasis-Delivery")
+    assert len(receiver.to("/old")) == 1
+
+
+def test_a_changed_retry_policy_holds_for_what_waits(db, receiver):
+    receiver.answer("/hook", 500)
+    webhook = db.create_webhook(receiver.url(), retry_policy=PATIENT)
+    db.emit()
+    receiver.wait(1)
+    db.update_webhook(webhook, retry_policy={"max_attempts": 2})
+    assert db.the_delivery(webhook, "failed")["attempts"] == 2
+
+
+def test_a_retry_for_a_deleted_webhook_does_not_come(db, receiver):
+    receiver.answer("/hook", 500)
+    webhook = db.create_webhook(receiver.url(), retry_policy=PATIENT)
+    db.emit()
+    db.wait_until("SELECT attempts FROM webhooks.deliveries", 1)
+    due = db.the_delivery(webhook)["next_attempt_at"]
+    db.delete_webhook(webhook)
+    db.wait_until("SELECT clock_timestamp() > %s::timestamptz + interval '1 second'", params=[due])
+    assert len(receiver.to("/hook")) == 1
+
+
+# The writer
+
+
+def test_the_writer_does_not_wait_for_receivers(db, receiver):
+    receiver.answer("/hook", Answer(hold=receiver.gate()))
+    db.memories()
+    db.create_webhook(receiver.url())
+    db.execute("INSERT INTO memories (content) VALUES ('a')")
+    receiver.wait_under_way(1, "/hook")
+    db.execute("SET statement_timeout = '1s'")
+    for _ in range(20):
+        db.execute("INSERT INTO memories (content) VALUES ('b')")
+
+
+def test_the_writer_needs_no_worker_and_no_receiver(db):
+    db.memories()
+    webhook = db.create_webhook("http://127.0.0.1:9/nobody", retry_policy=PATIENT)
+    db.stop_worker()
+    db.execute("INSERT INTO memories (content) SELECT 'a' FROM generate_series(1, 100)")
+    db.start_worker()
+    db.wait_until("SELECT count(*) FROM webhooks.deliveries WHERE attempts >= 1", lambda n: n >= 5, timeout=20)
+    assert db.get_webhook(webhook)["active"] is True
+
+
+@pytest.mark.parametrize("call", ["update_webhook(%s, '{\"active\": false}')", "delete_webhook(%s)", "send_test(%s)"])
+def test_an_open_transaction_of_somebody_stalls_nobody_else(db, receiver, call):
+    db.memories()
+    held, other = (db.create_webhook(receiver.url(path)) for path in ("/held", "/other"))
+    session = db.connect()
+    session.execute("BEGIN")
+    session.execute(f"SELECT webhooks.{call}", [held["id"]])
+    db.execute("SET statement_timeout = '2s'")
+    for n in range(3):
+        db.execute("INSERT INTO memories (content) VALUES ('a')")
+        receiver.wait(n + 1, "/other", timeout=2)
+    db.wait_for_states(other, delivered=3)
+    session.execute("ROLLBACK")
+    db.wait_for_states(held, delivered=3)
+
+
+def test_a_writers_open_transaction_stalls_nobody_else(db, memories):
+    writer = db.connect()
+    writer.execute("BEGIN")
+    writer.execute("INSERT INTO memories (content) VALUES ('open')")
+    for _ in range(3):
+        db.execute("INSERT INTO memories (content) VALUES ('a')")
+        memories.receiver.wait(memories.taken + 1, memories.path, timeout=2)
+        memories.taken += 1
+    writer.execute("COMMIT")
+    memories.take(1)
+
+
+def test_a_writer_that_is_cancelled_or_terminated_leaves_nothing_behind(db, memories):
+    writer = db.connect()
+    writer.execute("SET statement_timeout = '200ms'")
+    db.fails(
+        "INSERT INTO memories (content) SELECT 'a' FROM generate_series(1, 5) WHERE pg_sleep(0.1) IS NOT NULL",
+        state="57014",
+        hint=False,
+        session=writer,
+    )
+    writer.execute("BEGIN")
+    writer.execute("INSERT INTO memories (content) VALUES ('b')")
+    db.execute("SELECT pg_terminate_backend(%s)", writer.info.backend_pid)
+    db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", 0, params=[writer.info.backend_pid])
+    memories.take(0)
+
+
+# Order
+
+
+@pytest.mark.settings({"webhooks.concurrent_deliveries": "1"})
+def test_events_come_in_the_order_of_their_commits(db, receiver):
+    db.create_webhook(receiver.url())
+    sessions = [db.connect() for _ in range(3)]
+    for n in range(60):
+        db.emit(data={"object": "activity", "n": n}, session=sessions[n % 3])
+    db.settle()
+    assert [it.data["n"] for it in receiver.to()] == list(range(60))
+
+
+@pytest.mark.settings({"webhooks.concurrent_deliveries": "1"})
+def test_what_waited_for_the_worker_comes_in_order_too(db, receiver):
+    db.create_webhook(receiver.url())
+    db.stop_worker()
+    for n in range(60):
+        db.emit(data={"object": "activity", "n": n})
+    db.start_worker()
+    db.settle(20)
+    assert [it.data["n"] for it in receiver.to()] == list(range(60))

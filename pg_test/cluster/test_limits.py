@@ -1,0 +1,289 @@
+"""How much at most: attempts a minute and at once for a webhook, creations an hour for an owner, payloads."""
+
+import re
+import threading
+
+import psycopg
+import pytest
+from receiver import Answer
+
+URL = "http://127.0.0.1:9/hook"
+WINDOW_SECONDS = 60
+# What passes between the start of an attempt and its arrival is not always the same.
+ARRIVAL_SECONDS = 0.25
+
+
+# The rate window
+
+
+def most_in_a_window(arrivals):
+    """How many of these times lie within any 60 seconds, at most."""
+    most = first = 0
+    for last, at in enumerate(arrivals):
+        while at - arrivals[first] >= WINDOW_SECONDS - ARRIVAL_SECONDS:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@pytest.mark.slow
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "60"})
+def test_no_60_seconds_hold_more_starts_than_the_limit_retries_included_and_at_least_95_percent_when_work_waits(db, receiver):
+    receiver.answer("/hook", *[500] * 20, 200)
+    webhook = db.create_webhook(
+        receiver.url(), ["user.activity"], retry_policy={"max_attempts": 5, "backoff_multiplier": 1}
+    )
+    other = db.create_webhook(receiver.url("/other"), ["search.performed"])
+    db.emit_many(100)
+    db.emit_many(5, "search.performed")
+    receiver.wait(5, "/other")  # each webhook has its own window
+    receiver.wait(100, timeout=100, path="/hook")
+    arrivals = [it.at for it in receiver.to("/hook")]
+    assert most_in_a_window(arrivals) <= 60
+    assert sum(at - arrivals[0] < WINDOW_SECONDS for at in arrivals) >= 57
+    # And so in the next window: the excess waits, nothing is dropped.
+    db.wait_for_states(other, delivered=5)
+    assert not db.deliveries(webhook, "failed")
+    assert len(db.deliveries(webhook)) == 100
+
+
+@pytest.mark.slow
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "30"})
+def test_a_restart_opens_no_new_window(db, receiver):
+    db.create_webhook(receiver.url())
+    db.emit_many(40)
+    receiver.wait(28, timeout=65)
+    db.stop_worker()
+    db.start_worker()
+    receiver.wait(31, timeout=75)
+    assert most_in_a_window([it.at for it in receiver.to()]) <= 30
+
+
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})
+def test_without_a_limit_a_webhook_gets_more_than_1000_a_minute(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    db.emit_many(1500)
+    db.wait_for_states(webhook, delivered=1500, timeout=30)
+
+
+def test_by_default_a_webhook_gets_at_least_950_at_once_when_work_waits(db, receiver):
+    db.create_webhook(receiver.url())
+    db.emit_many(1500)
+    receiver.wait(950, timeout=30)
+    arrivals = [it.at for it in receiver.to()]
+    assert most_in_a_window(arrivals) <= 1000
+
+
+# At once
+
+
+def test_at_most_5_requests_to_a_webhook_are_under_way_at_once(db, receiver):
+    for path in ("/a", "/b"):
+        receiver.answer(path, Answer(delay=0.03))
+        db.create_webhook(receiver.url(path))
+    db.emit_many(50)
+    for path in ("/a", "/b"):
+        receiver.wait(50, path, timeout=20)
+        assert receiver.peak(path) == 5, "each has 5 of its own, and uses them"
+
+
+@pytest.mark.settings({"webhooks.concurrent_deliveries": "2"})
+def test_concurrent_deliveries_is_how_many(db, receiver):
+    receiver.answer("/hook", Answer(delay=0.03))
+    db.create_webhook(receiver.url())
+    db.emit_many(20)
+    receiver.wait(20)
+    assert receiver.peak("/hook") == 2
+
+
+def test_a_request_that_fails_makes_room_for_the_next(db, receiver):
+    receiver.answer("/hook", Answer(status=500, delay=0.01))
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 1})
+    db.emit_many(50)
+    db.wait_for_states(webhook, failed=50)
+    assert receiver.peak("/hook") == 5
+
+
+@pytest.mark.settings({"webhooks.max_in_flight": "7"})
+def test_max_in_flight_limits_all_webhooks_of_a_database_together(db, receiver):
+    gate = receiver.gate()
+    # Endpoints that are not known to answer yet may get fewer places; these have answered.
+    receiver.answer("/hook", *[Answer()] * 4, Answer(hold=gate))
+    for _ in range(4):
+        db.create_webhook(receiver.url())
+    db.emit()
+    db.wait_until("SELECT delivered_total FROM webhooks.status", 4)
+    db.emit_many(5)
+    receiver.wait_under_way(7, "/hook")
+    gate.open()
+    receiver.wait(24)
+    assert receiver.peak("/hook") == 7
+
+
+# Creations
+
+
+def create(db, session):
+    return db.create_webhook(URL, session=session)
+
+
+def test_an_owner_may_create_10_webhooks_in_an_hour_and_is_told_how_long_to_wait(db):
+    alice = db.as_owner("alice")
+    for _ in range(10):
+        create(db, alice)
+    error = db.fails("SELECT webhooks.create_webhook(%s, '{memory.*}')", URL, state="", session=alice)
+    assert not error.sqlstate.startswith("XX")
+    (seconds,) = re.search(r"(\d+) ?s", f"{error} {error.diag.message_hint}").groups()
+    assert 3500 <= int(seconds) <= 3600
+    create(db, db.as_owner("bob"))
+
+
+def test_deleted_webhooks_count_as_creations(db):
+    alice = db.as_owner("alice")
+    for _ in range(10):
+        db.delete_webhook(create(db, alice), session=alice)
+    db.fails("SELECT webhooks.create_webhook(%s, '{memory.*}')", URL, state="", session=alice)
+
+
+def test_an_administrator_in_sql_may_create_any_number(db):
+    for _ in range(12):
+        db.create_webhook(URL, owner="alice")
+
+
+def test_creations_that_race_are_counted(db):
+    sessions = [db.as_owner("alice") for _ in range(16)]
+    barrier = threading.Barrier(len(sessions))
+    made, refused = [], []
+
+    def race(session):
+        barrier.wait()
+        try:
+            made.append(create(db, session))
+        except psycopg.Error as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=race, args=[session]) for session in sessions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(made), len(refused)) == (10, 6), refused
+
+
+@pytest.mark.settings({"webhooks.creations_per_hour": "2"})
+def test_creations_per_hour_is_how_many(db):
+    alice = db.as_owner("alice")
+    for _ in range(2):
+        create(db, alice)
+    db.fails("SELECT webhooks.create_webhook(%s, '{memory.*}')", URL, state="", session=alice)
+
+
+@pytest.mark.settings({"webhooks.max_webhooks_per_owner": "2"})
+def test_an_owner_may_have_so_many_webhooks(db):
+    alice = db.as_owner("alice")
+    first = create(db, alice)
+    create(db, alice)
+    db.fails("SELECT webhooks.create_webhook(%s, '{memory.*}')", URL, state="", says="2", session=alice)
+    db.delete_webhook(first, session=alice)
+    create(db, alice)
+
+
+@pytest.mark.settings({"webhooks.max_pending_per_owner": "3"})
+def test_beyond_max_pending_per_owner_replay_is_an_error_and_triggers_are_not(db, receiver):
+    db.memories(owner_column="owner_id")
+    receiver.answer("/hook", 500)
+    alice = db.as_owner("alice")
+    webhook = db.create_webhook(receiver.url(), session=alice, retry_policy={"max_attempts": 100, "backoff_multiplier": 10})
+    db.execute("INSERT INTO memories (owner_id) SELECT 'alice' FROM generate_series(1, 5)")
+    db.wait_for_states(webhook, pending=5)
+    db.fails("SELECT webhooks.replay(%s, 'epoch')", webhook["id"], state="", says="3", session=alice)
+    db.execute("INSERT INTO memories (owner_id) VALUES ('alice')")
+    db.wait_for_states(webhook, pending=6)
+
+
+# Payloads
+
+
+@pytest.fixture
+def last(db, receiver):
+    """Makes a table and a webhook; returns a function that runs a statement and gives the one body it leads to."""
+    db.memories(exclude_columns=["created_at"])
+    db.create_webhook(receiver.url())
+
+    def after(statement):
+        before = len(receiver.to())
+        db.execute(statement)
+        return receiver.wait(before + 1)[before]
+
+    return after
+
+
+@pytest.mark.settings({"webhooks.max_payload": "4kB"})
+def test_a_payload_over_the_limit_goes_without_content(last):
+    request = last("INSERT INTO memories (content, tags) VALUES (repeat('a', 5000), '{x}')")
+    assert "content" not in request.data and request.data["truncated"] is True
+    assert request.data["tags"] == ["x"] and request.data["id"]
+    assert len(request.body) <= 4096
+
+
+@pytest.mark.settings({"webhooks.max_payload": "4kB"})
+def test_then_without_changes(db, last):
+    last("INSERT INTO memories (content, tags) VALUES ('short', '{x}')")
+    request = last("UPDATE memories SET content = repeat('a', 5000)")
+    assert not {"content", "changes"} & set(request.data) and request.data["truncated"] is True
+    assert request.data["tags"] == ["x"]
+    request = last("UPDATE memories SET content = repeat('b', 5000), tags = '{y}'")
+    assert not {"content", "changes"} & set(request.data) and request.data["tags"] == ["y"]
+
+
+@pytest.mark.settings({"webhooks.max_payload": "4kB"})
+def test_without_content_it_keeps_the_changes_that_fit(last):
+    last("INSERT INTO memories (content, tags) VALUES (repeat('a', 5000), '{x}')")
+    request = last("UPDATE memories SET tags = '{y}'")
+    assert "content" not in request.data and request.data["truncated"] is True
+    assert request.data["changes"] == {"tags": {"from": ["x"], "to": ["y"]}}
+
+
+@pytest.mark.settings({"webhooks.max_payload": "4kB"})
+def test_then_as_object_and_id_alone(db, last):
+    request = last("""INSERT INTO memories (content, metadata) VALUES ('a', jsonb_build_object('a', repeat('a', 5000)))""")
+    assert request.data == {"object": "memory", "id": db.one("SELECT id::text FROM memories"), "truncated": True}
+    request = last("DELETE FROM memories")
+    assert request.data["truncated"] is True and {"object", "id"} <= set(request.data)
+    assert len(request.body) <= 4096
+
+
+@pytest.mark.settings({"webhooks.max_payload": "4kB"})
+def test_what_fits_is_sent_whole(last):
+    request = last("INSERT INTO memories (content) VALUES (repeat('a', 3500))")
+    assert len(request.data["content"]) == 3500 and "truncated" not in request.data
+
+
+def test_the_limit_is_1_mb_unless_it_is_set(last):
+    request = last("INSERT INTO memories (content) VALUES (repeat('a', 1000000))")
+    assert len(request.data["content"]) == 1_000_000 and "truncated" not in request.data
+    request = last("INSERT INTO memories (content) VALUES (repeat('é', 1048576))")
+    assert "content" not in request.data and request.data["truncated"] is True
+
+
+def test_an_embedding_of_a_usual_size_fits(last):
+    request = last("INSERT INTO memories (embedding) SELECT array_agg(sin(n)) FROM generate_series(1, 3072) n")
+    assert len(request.data["embedding"]) == 3072
+
+
+@pytest.mark.settings({"webhooks.max_payload": "4kB"})
+def test_what_is_emitted_is_shortened_in_the_same_way(db, receiver):
+    db.create_webhook(receiver.url())
+    db.emit(data={"object": "thing", "id": "7", "content": "a" * 5000, "n": 1})
+    db.emit(data={"object": "thing", "id": "7", "other": "a" * 5000})
+    seen = [it.data for it in receiver.wait(2)]
+    assert {"object": "thing", "id": "7", "truncated": True} in seen
+    assert {"object": "thing", "id": "7", "n": 1, "truncated": True} in seen
+
+
+def test_the_time_between_two_arrivals_is_what_the_windows_are_measured_with():
+    """The measure itself: a window is half open, and arrivals are allowed their jitter."""
+    assert most_in_a_window([]) == 0
+    assert most_in_a_window([0, 1, 2]) == 3
+    assert most_in_a_window([0, 1, WINDOW_SECONDS]) == 2
+    assert most_in_a_window([0, 1, WINDOW_SECONDS - 1]) == 3
