@@ -4,6 +4,7 @@ use super::Worker;
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
+use crate::shmem::Slot;
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -69,7 +70,17 @@ impl Definitions {
     /// Everything is to be loaded again.
     pub(super) fn forget_versions(&mut self) {
         self.versions.clear();
+        Self::look_again();
+    }
+
+    /// What the last look has found is lost.
+    pub(super) fn look_again() {
         INVALIDATED.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody has committed a change that was not looked at.
+    pub(super) fn have_changed(&self, slot: &Slot) -> bool {
+        slot.definitions.load(Ordering::Acquire) != self.seen
     }
 
     /// Whether an event of this transaction and time had committed before the webhook was created. Both

@@ -3,7 +3,7 @@
 //! One short transaction that only reads, under one snapshot: the position of the last read, the
 //! webhooks if they have changed, the rows. Nothing is written; see `webhooks_schedule` for why.
 
-use super::definitions::Changes;
+use super::definitions::{Changes, Definitions};
 use super::{POLL_MS, SWEEP_MS, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
@@ -68,8 +68,8 @@ impl Worker {
     pub(super) fn dispatch_if_due(&mut self) {
         let now = clock::mono_ms();
         let poll = now >= self.polled_ms + POLL_MS;
-        let room = self.scheduler.room();
-        if room == 0 {
+        // A pause or a deletion is news that a full memory must hear too.
+        if self.scheduler.room() == 0 && !self.definitions.have_changed(self.slot) {
             return;
         }
         if !poll && !self.position.has_more() && !self.slot.woken.load(Ordering::Acquire) {
@@ -88,7 +88,7 @@ impl Worker {
         loop {
             let counted = self.slot.definitions.load(Ordering::Acquire);
             let limit = self.scheduler.room().min(READ);
-            if limit == 0 || (begun && !self.position.has_more()) {
+            if begun && (limit == 0 || !self.position.has_more()) {
                 return;
             }
             let mut advanced = None;
@@ -104,6 +104,7 @@ impl Worker {
                 }
                 Err(error) => {
                     self.slot.woken.store(true, Ordering::Release);
+                    Definitions::look_again();
                     self.rolled_back("dispatch", &error);
                     return;
                 }
@@ -134,8 +135,10 @@ impl Worker {
         let changes = self.changes(spi);
         let mut found = Vec::new();
         let mut to = None;
-        if let Some(stretch) = position.next() {
-            (found, to) = Self::read_stretch(spi, stretch, limit);
+        match position.next() {
+            Some(stretch) if limit > 0 => (found, to) = Self::read_stretch(spi, stretch, limit),
+            Some(stretch) => to = Some(stretch.after),
+            None => {}
         }
         *advanced = Some(position);
         Read { changes, found, to }

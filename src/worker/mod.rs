@@ -254,19 +254,24 @@ impl Worker {
     fn sleep_ms(&self, tick: Option<u64>) -> u64 {
         let now = clock::mono_ms();
         let next = |at: u64| at.saturating_sub(now);
-        let mut sleep = next(self.polled_ms + POLL_MS);
+        if !self.settings.enabled {
+            return self
+                .settling
+                .next_ms(now, &self.scheduler)
+                .unwrap_or(POLL_MS);
+        }
+        // Without room the poll is overdue, and has to wait for what makes room.
+        let mut sleep = next(self.polled_ms + POLL_MS).max(u64::from(self.scheduler.room() == 0));
         if let Some(tick) = tick {
             sleep = sleep.min(tick);
         }
         if now < self.paused_until_ms {
             return sleep.max(1).min(next(self.paused_until_ms).max(1));
         }
-        if self.settings.enabled {
-            if self.position.has_more() && self.scheduler.room() > 0 {
-                return 0;
-            }
-            sleep = sleep.min(self.upkeep.next_ms(now));
+        if self.position.has_more() && self.scheduler.room() > 0 {
+            return 0;
         }
+        sleep = sleep.min(self.upkeep.next_ms(now));
         if let Some(settle) = self.settling.next_ms(now, &self.scheduler) {
             sleep = sleep.min(settle);
         }

@@ -218,7 +218,9 @@ impl Worker {
             let retention_ms =
                 u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
             let every = (retention_ms / 20).clamp(1_000, PASS_MS);
-            if self.upkeep.pass.is_none() && now >= self.upkeep.passed_ms + every {
+            // Beside a poll, so that an idle worker runs nothing between two of them.
+            let polled = now < self.polled_ms + 1_000;
+            if self.upkeep.pass.is_none() && polled && now >= self.upkeep.passed_ms + every {
                 self.upkeep.passed_ms = now;
                 self.upkeep.pass = Some(Pass::Deliveries(Uuid::nil()));
             }
