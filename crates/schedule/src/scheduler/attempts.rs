@@ -1,0 +1,300 @@
+//! Attempts start and end.
+
+use super::*;
+
+impl Scheduler {
+    /// The next delivery to attempt, if one may start now.
+    pub fn claim(&mut self, limits: &Limits, now: Now) -> Option<Claim> {
+        let slow_most = (limits.max_in_flight / 2).max(1);
+        while self.in_flight < limits.max_in_flight {
+            let waiting = if self.slow_in_flight < slow_most {
+                self.slow_waiting.pop_front()
+            } else {
+                None
+            };
+            let index = waiting.or_else(|| self.runnable.pop_front())?;
+            let state = &mut self.endpoints[index];
+            state.listed = false;
+            let Some(&key) = state.ready.front() else {
+                self.drop_if_unused(index);
+                continue;
+            };
+            let fast = state.pace == Pace::Fast;
+            let at_once = match state.pace {
+                Pace::Fast | Pace::Slow => limits.concurrent,
+                Pace::Unknown if self.slow_in_flight < limits.max_in_flight / 4 => {
+                    limits.concurrent
+                }
+                Pace::Unknown | Pace::TimedOut => 1,
+            };
+            if state.in_flight >= at_once {
+                continue;
+            }
+            if !fast && self.slow_in_flight >= slow_most {
+                state.listed = true;
+                self.slow_waiting.push_back(index);
+                continue;
+            }
+            if let Err(at) = state
+                .window
+                .may_start(now.mono_ms, state.in_flight, limits.per_minute)
+            {
+                if at != u64::MAX && !state.held {
+                    state.held = true;
+                    self.held.push(Reverse((at, index)));
+                }
+                continue;
+            }
+            state.ready.pop_front();
+            state.in_flight += 1;
+            let more = !state.ready.is_empty() && state.in_flight < at_once;
+            let (target, endpoint) = (
+                Arc::clone(&state.definition.target),
+                state.definition.endpoint.clone(),
+            );
+            self.left_ready(key);
+            if more {
+                self.list(index);
+            }
+            self.feed(index);
+            self.in_flight += 1;
+            if !fast {
+                self.slow_in_flight += 1;
+            }
+            let delivery = &mut self.deliveries[key];
+            delivery.place = Place::InFlight { slow: !fast };
+            self.started.push_back((now.mono_ms, key, delivery.id));
+            return Some(Claim {
+                token: key as u64,
+                event: Arc::clone(&delivery.event),
+                target,
+                endpoint,
+                delivery: delivery.id,
+                attempt: delivery.attempts + 1,
+            });
+        }
+        None
+    }
+
+    /// Takes in the outcome of an attempt. `jitter` as in [`webhooks_core::retry::delay`].
+    pub fn ended(&mut self, ended: Ended, limits: &Limits, now: Now, jitter: Option<f64>) {
+        let Ok(key) = usize::try_from(ended.token) else {
+            return;
+        };
+        let Some(delivery) = self.deliveries.get_mut(key) else {
+            return;
+        };
+        let Place::InFlight { slow } = delivery.place else {
+            return;
+        };
+        let index = delivery.endpoint;
+        delivery.attempts += 1;
+        let number = delivery.attempts;
+        let in_round = number - delivery.attempts_before;
+        let cancelled = delivery.cancelled;
+        self.in_flight -= 1;
+        if slow {
+            self.slow_in_flight -= 1;
+        }
+        let state = &mut self.endpoints[index];
+        state.in_flight -= 1;
+        if limits.per_minute > 0 {
+            state.window.ended(now.mono_ms);
+        }
+        state.pace = if ended.timed_out {
+            Pace::TimedOut
+        } else if ended.duration_ms >= SLOW_MS {
+            Pace::Slow
+        } else {
+            Pace::Fast
+        };
+        let ended_ms = ended
+            .started_ms
+            .saturating_add(i64::try_from(ended.duration_ms).unwrap_or(0));
+        let judged = verdict::judge(
+            &ended.result,
+            &state.definition.policy,
+            in_round,
+            ended_ms,
+            jitter,
+        );
+        let (status, error) = match ended.result {
+            verdict::Ended::Status { code, .. } => {
+                let failed = !matches!(judged.verdict, Verdict::Delivered);
+                (
+                    Some(code),
+                    failed.then(|| format!("the endpoint answered {code}")),
+                )
+            }
+            verdict::Ended::Error(error) => (None, Some(error)),
+        };
+        let attempt = Attempt {
+            number,
+            started_ms: ended.started_ms,
+            duration_ms: i32::try_from(ended.duration_ms).unwrap_or(i32::MAX),
+            status,
+            error: error.or(ended.remark),
+            excerpt: ended.excerpt,
+        };
+        state.delta.attempts += 1;
+        let how = match judged.verdict {
+            _ if cancelled => How::Late,
+            Verdict::Delivered => {
+                state.delta.delivered += 1;
+                state.delta.last_delivery_ms = Some(ended_ms);
+                state.definition.failing_since_ms = None;
+                state.definition.failed_since_success = 0;
+                How::Delivered
+            }
+            Verdict::Failed => {
+                state.delta.failed += 1;
+                state.definition.failing_since_ms.get_or_insert(ended_ms);
+                state.definition.failed_since_success += 1;
+                How::Failed
+            }
+            Verdict::Retry { after } => How::RetryAt(
+                ended_ms.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
+            ),
+        };
+        let definition = &state.definition;
+        state.delta.failing_since_ms = definition.failing_since_ms;
+        state.delta.failed_since_success = definition.failed_since_success;
+        if !state.counted {
+            state.counted = true;
+            self.counted.push(index);
+        }
+        let disable = if judged.disable {
+            Some("the endpoint answered 410 Gone".to_owned())
+        } else if how == How::Failed
+            && verdict::should_disable(
+                definition.failed_since_success,
+                definition.failing_since_ms,
+                now.unix_ms,
+                limits.disable_after_ms,
+            )
+        {
+            Some(format!(
+                "{} deliveries failed without a success between",
+                definition.failed_since_success
+            ))
+        } else {
+            None
+        };
+        let disable = disable
+            .filter(|_| definition.active && !state.gone && !cancelled)
+            .map(|reason| Disable {
+                webhook: definition.id,
+                activation: definition.activation,
+                owner: definition.owner.clone(),
+                reason,
+                status,
+            });
+        match how {
+            How::RetryAt(due_ms) => self.wait(key, due_ms, attempt, ended_ms),
+            how => self.conclude(key, how, Some(attempt), ended_ms),
+        }
+        if let Some(disable) = disable {
+            let webhook = disable.webhook;
+            self.done.push(Unit {
+                disable: Some(disable),
+                ..Unit::default()
+            });
+            self.disable(webhook);
+        }
+        self.list(index);
+        self.drop_if_unused(index);
+    }
+
+    pub(super) fn ending(
+        delivery: &Delivery,
+        webhook: Uuid,
+        how: How,
+        attempt: Option<Attempt>,
+        ended_ms: i64,
+    ) -> Ending {
+        Ending {
+            id: delivery.id,
+            event: Arc::clone(&delivery.event),
+            webhook,
+            how,
+            recorded: delivery.group.is_none(),
+            attempt,
+            attempts: delivery.attempts,
+            created_ms: delivery.created_ms,
+            ended_ms,
+            seq: delivery.seq,
+        }
+    }
+
+    /// A delivery is over.
+    pub(super) fn conclude(
+        &mut self,
+        key: usize,
+        how: How,
+        attempt: Option<Attempt>,
+        ended_ms: i64,
+    ) {
+        let delivery = &self.deliveries[key];
+        let webhook = self.endpoints[delivery.endpoint].definition.id;
+        let group = delivery.group;
+        let how = match (how, group) {
+            (How::Late, Some(_)) => How::Cancelled,
+            (how, _) => how,
+        };
+        let ending = Self::ending(delivery, webhook, how, attempt, ended_ms);
+        let id = delivery.id;
+        self.forget(key);
+        match group {
+            Some(group) => {
+                let it = &mut self.groups[group];
+                it.endings.push(ending);
+                it.unfinished -= 1;
+                self.fresh -= 1;
+                self.flush_if_over(group);
+            }
+            None => {
+                self.settling.insert(id);
+                self.done.push(Unit {
+                    endings: vec![ending],
+                    ..Unit::default()
+                });
+            }
+        }
+    }
+
+    /// A delivery waits for its next attempt: with a row, from now. It stays in memory at least until that
+    /// is written, so that whoever reads retries meanwhile cannot miss it.
+    pub(super) fn wait(&mut self, key: usize, due_ms: i64, attempt: Attempt, ended_ms: i64) {
+        let fresh_seq = self.next_seq(ended_ms);
+        let delivery = &mut self.deliveries[key];
+        let webhook = self.endpoints[delivery.endpoint].definition.id;
+        let group = delivery.group;
+        if group.is_some() {
+            delivery.seq = fresh_seq;
+        }
+        let ending = Self::ending(
+            delivery,
+            webhook,
+            How::RetryAt(due_ms),
+            Some(attempt),
+            ended_ms,
+        );
+        delivery.group = None;
+        delivery.place = Place::Waiting;
+        let id = delivery.id;
+        self.by_id.insert(id, key);
+        match group {
+            Some(group) => {
+                let it = &mut self.groups[group];
+                it.endings.push(ending);
+                it.unfinished -= 1;
+                self.fresh -= 1;
+                self.flush_if_over(group);
+            }
+            None => self.done.push(Unit {
+                endings: vec![ending],
+                ..Unit::default()
+            }),
+        }
+    }
+}

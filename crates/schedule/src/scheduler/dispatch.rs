@@ -1,0 +1,206 @@
+//! Fresh events come in, and are written in groups.
+
+use super::*;
+
+impl Scheduler {
+    /// How many more fresh events may be read from the outbox now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        FRESH_MAX.saturating_sub(self.fresh)
+    }
+
+    /// Whether the outbox row of this event is being dealt with.
+    #[must_use]
+    pub fn dispatched(&self, event: Uuid) -> bool {
+        self.outbox.contains(&event)
+    }
+
+    /// The active webhooks that an event of this type and owner is for, filters aside.
+    pub fn audience(&mut self, event_type: &str, owner: Option<&str>) -> Arc<[usize]> {
+        let key = (event_type.to_owned(), owner.map(str::to_owned));
+        if let Some(known) = self.audiences.get(&key) {
+            return Arc::clone(known);
+        }
+        let mut found: Vec<usize> = self
+            .by_webhook
+            .values()
+            .copied()
+            .filter(|&index| {
+                let definition = &self.endpoints[index].definition;
+                definition.active
+                    && (definition.owner.is_none() || definition.owner.as_deref() == owner)
+                    && definition
+                        .subscription
+                        .matches(event_type, definition.owner.is_some())
+            })
+            .collect();
+        found.sort_unstable();
+        let found: Arc<[usize]> = found.into();
+        // An owner is data, so the number of keys is not bounded by what is subscribed.
+        if self.audiences.len() >= 10_000 {
+            self.audiences.clear();
+        }
+        self.audiences.insert(key, Arc::clone(&found));
+        found
+    }
+
+    /// The webhook of a test.
+    #[must_use]
+    pub fn index_of(&self, webhook: Uuid) -> Option<usize> {
+        self.by_webhook.get(&webhook).copied()
+    }
+
+    /// The definition behind an index of [`Scheduler::audience`].
+    #[must_use]
+    pub fn definition(&self, index: usize) -> &Definition {
+        &self.endpoints[index].definition
+    }
+
+    /// Takes in a fresh event for these webhooks (none: only its outbox row is to go).
+    pub fn offer(&mut self, outbox: OutboxKey, event: &Arc<Event>, webhooks: &[usize], now: Now) {
+        if !self.outbox.insert(outbox.id) {
+            return;
+        }
+        if webhooks.is_empty() {
+            self.done.push(Unit {
+                outbox: Some(outbox),
+                ..Unit::default()
+            });
+            return;
+        }
+        self.serial += 1;
+        let group = self.groups.insert(Group {
+            serial: self.serial,
+            outbox,
+            event: Arc::clone(event),
+            members: Vec::with_capacity(webhooks.len()),
+            unfinished: webhooks.len(),
+            endings: Vec::new(),
+            parked: Vec::new(),
+            created_ms: now.unix_ms,
+        });
+        self.group_ages.push_back((now.mono_ms, group, self.serial));
+        self.fresh += webhooks.len();
+        let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
+        for &index in webhooks {
+            let state = &mut self.endpoints[index];
+            let behind = state.backlog || state.parked > 0 || state.ready.len() >= state.prefetch();
+            if behind || (full && !state.ready.is_empty()) {
+                state.parked += 1;
+                self.groups[group].parked.push(index);
+                continue;
+            }
+            let key = self.deliveries.insert(Delivery {
+                id: webhooks_core::id::delivery(event.id, state.definition.id, 0),
+                endpoint: index,
+                event: Arc::clone(event),
+                attempts: 0,
+                attempts_before: 0,
+                seq: 0,
+                created_ms: now.unix_ms,
+                group: Some(group),
+                place: Place::Ready,
+                cancelled: false,
+            });
+            state.members += 1;
+            self.groups[group].members.push(key);
+            self.make_ready(key);
+        }
+        self.flush_if_over(group);
+    }
+
+    pub(super) fn next_seq(&mut self, now_ms: i64) -> i64 {
+        self.last_seq = (self.last_seq + 1).max(now_ms.saturating_mul(1_000));
+        self.last_seq
+    }
+
+    /// A webhook may have been deleted between an attempt and now.
+    pub(super) fn cancel_retries(&self, endings: &mut [Ending]) {
+        for ending in endings {
+            if matches!(ending.how, How::RetryAt(_))
+                && !self.by_webhook.contains_key(&ending.webhook)
+            {
+                ending.how = How::Cancelled;
+            }
+        }
+    }
+
+    /// Writes a group when nothing in memory can end any more.
+    pub(super) fn flush_if_over(&mut self, group: usize) {
+        let it = &self.groups[group];
+        if it.unfinished == it.parked.len() && it.parked.is_empty() {
+            let mut it = self.groups.remove(group);
+            self.cancel_retries(&mut it.endings);
+            self.done.push(Unit {
+                outbox: Some(it.outbox),
+                endings: it.endings,
+                ..Unit::default()
+            });
+        }
+    }
+
+    /// Writes a group as it stands: what has not ended gets a queue row.
+    pub(super) fn flush(&mut self, group: usize, now: Now) {
+        let mut it = self.groups.remove(group);
+        self.cancel_retries(&mut it.endings);
+        let mut unit = Unit {
+            outbox: Some(it.outbox),
+            endings: it.endings,
+            ..Unit::default()
+        };
+        for key in it.members {
+            if self
+                .deliveries
+                .get(key)
+                .is_none_or(|delivery| delivery.group != Some(group))
+            {
+                continue;
+            }
+            let seq = self.next_seq(now.unix_ms);
+            let delivery = &mut self.deliveries[key];
+            delivery.group = None;
+            delivery.seq = seq;
+            self.by_id.insert(delivery.id, key);
+            self.fresh -= 1;
+            unit.queued.push(Queued {
+                id: delivery.id,
+                event: delivery.event.id,
+                webhook: self.endpoints[delivery.endpoint].definition.id,
+                seq,
+                created_ms: delivery.created_ms,
+            });
+        }
+        for index in it.parked {
+            let seq = self.next_seq(now.unix_ms);
+            self.fresh -= 1;
+            let state = &mut self.endpoints[index];
+            state.parked -= 1;
+            let webhook = state.definition.id;
+            let id = webhooks_core::id::delivery(it.event.id, webhook, 0);
+            if state.gone {
+                unit.endings.push(Ending {
+                    id,
+                    event: Arc::clone(&it.event),
+                    webhook,
+                    how: How::Cancelled,
+                    recorded: false,
+                    attempt: None,
+                    attempts: 0,
+                    created_ms: it.created_ms,
+                    ended_ms: now.unix_ms,
+                    seq,
+                });
+            } else {
+                unit.queued.push(Queued {
+                    id,
+                    event: it.event.id,
+                    webhook,
+                    seq,
+                    created_ms: it.created_ms,
+                });
+            }
+            self.drop_if_unused(index);
+        }
+        self.done.push(unit);
+    }
+}

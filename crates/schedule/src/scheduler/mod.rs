@@ -1,0 +1,257 @@
+//! The memory as a whole. See the crate's opening for the idea.
+
+mod attempts;
+mod dispatch;
+mod rows;
+mod time;
+mod webhooks;
+
+use crate::endpoint::{Definition, Pace, SLOW_MS, State, StatsDelta};
+use crate::record::{Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
+use slab::Slab;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks_core::endpoint::Endpoint;
+use webhooks_core::request::{Event, Target};
+use webhooks_core::verdict::{self, Verdict};
+
+/// The type of a test event, which goes to inactive webhooks too.
+const TEST: &str = "webhook.test";
+/// Fresh deliveries in memory at which reading the outbox pauses.
+const FRESH_MAX: usize = 1_024;
+/// Age at which a fresh event is written although not all of its deliveries have ended.
+const GROUP_AGE_MS: u64 = 100;
+/// Deliveries ready in memory, over all webhooks, beyond which no more are taken in.
+const READY_MAX: usize = 20_000;
+/// The same in bytes of event data.
+const READY_BYTES_MAX: usize = 16 << 20;
+/// An endpoint with fewer ready deliveries than this asks for more, when it has more.
+const LOW: usize = 16;
+/// How far ahead retries are read into memory.
+const DUE_WINDOW_MS: i64 = 60_000;
+
+/// The time, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic milliseconds since anything.
+    pub mono_ms: u64,
+    /// Unix milliseconds.
+    pub unix_ms: i64,
+}
+
+/// Settings that scheduling obeys.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests at once.
+    pub max_in_flight: usize,
+    /// Requests to one webhook at once.
+    pub concurrent: u32,
+    /// Attempts of one webhook in 60 seconds; 0: no limit.
+    pub per_minute: u32,
+    /// A webhook that fails for longer is switched off; 0: never.
+    pub disable_after_ms: i64,
+}
+
+/// A delivery to attempt now.
+#[derive(Debug)]
+pub struct Claim {
+    /// To be given back with the outcome.
+    pub token: u64,
+    /// What happened.
+    pub event: Arc<Event>,
+    /// Secrets and the like.
+    pub target: Arc<Target>,
+    /// Where to, or why not.
+    pub endpoint: Result<Arc<Endpoint>, String>,
+    /// The delivery.
+    pub delivery: Uuid,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+}
+
+/// The outcome of an attempt.
+#[derive(Debug)]
+pub struct Ended {
+    /// As in the [`Claim`].
+    pub token: u64,
+    /// What the endpoint said.
+    pub result: verdict::Ended,
+    /// Whether the time ran out.
+    pub timed_out: bool,
+    /// Unix milliseconds.
+    pub started_ms: i64,
+    /// Milliseconds.
+    pub duration_ms: u64,
+    /// The beginning of the answer.
+    pub excerpt: Option<String>,
+    /// A remark for the log, as that the payload was truncated.
+    pub remark: Option<String>,
+}
+
+/// What [`Scheduler::tick`] found.
+#[derive(Debug, Default)]
+pub struct Tick {
+    /// Milliseconds until it wants to be called again; `None`: not before something happens.
+    pub wake_in_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Ready,
+    Waiting,
+    InFlight { slow: bool },
+}
+
+#[derive(Debug)]
+struct Delivery {
+    id: Uuid,
+    endpoint: usize,
+    event: Arc<Event>,
+    attempts: u32,
+    attempts_before: u32,
+    seq: i64,
+    created_ms: i64,
+    /// The group, while it is fresh.
+    group: Option<usize>,
+    place: Place,
+    cancelled: bool,
+}
+
+#[derive(Debug)]
+struct Group {
+    serial: u64,
+    outbox: OutboxKey,
+    event: Arc<Event>,
+    /// Keys of its deliveries; one that has ended may name a stranger by now.
+    members: Vec<usize>,
+    unfinished: usize,
+    endings: Vec<Ending>,
+    /// Endpoints whose delivery was not taken into memory.
+    parked: Vec<usize>,
+    created_ms: i64,
+}
+
+/// The memory.
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    endpoints: Slab<State>,
+    by_webhook: HashMap<Uuid, usize>,
+    /// Who gets an event of this type and owner, filters aside.
+    audiences: HashMap<(String, Option<String>), Arc<[usize]>>,
+    deliveries: Slab<Delivery>,
+    /// Recorded deliveries in memory.
+    by_id: HashMap<Uuid, usize>,
+    /// Recorded deliveries that have ended or moved on, until that is written.
+    settling: HashSet<Uuid>,
+    groups: Slab<Group>,
+    group_ages: VecDeque<(u64, usize, u64)>,
+    serial: u64,
+    outbox: HashSet<Uuid>,
+    fresh: usize,
+    ready: usize,
+    ready_bytes: usize,
+    runnable: VecDeque<usize>,
+    /// Endpoints that are not fast, while too many threads are held by such.
+    slow_waiting: VecDeque<usize>,
+    hungry: VecDeque<usize>,
+    counted: Vec<usize>,
+    in_flight: usize,
+    slow_in_flight: usize,
+    /// Starts in order, to find those that have become slow.
+    started: VecDeque<(u64, usize, Uuid)>,
+    retries: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
+    held: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Retries up to this one are in memory.
+    due_position: Option<(i64, Uuid)>,
+    due_full: bool,
+    last_seq: i64,
+    done: Vec<Unit>,
+}
+
+impl Scheduler {
+    /// An empty memory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether everything is at rest: nothing under way, nothing ready, nothing to write.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.in_flight == 0 && self.ready == 0 && self.done.is_empty() && self.fresh == 0
+    }
+
+    fn list(&mut self, index: usize) {
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
+        if !state.listed && !state.held && !state.ready.is_empty() {
+            state.listed = true;
+            self.runnable.push_back(index);
+        }
+    }
+
+    /// Puts the endpoint on the list of those that want rows, if it does.
+    fn feed(&mut self, index: usize) {
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
+        if state.backlog
+            && !state.hungry
+            && state.definition.active
+            && !state.gone
+            && state.ready.len() < LOW
+        {
+            state.hungry = true;
+            self.hungry.push_back(index);
+        }
+    }
+
+    fn make_ready(&mut self, key: usize) {
+        let delivery = &mut self.deliveries[key];
+        delivery.place = Place::Ready;
+        let index = delivery.endpoint;
+        self.ready += 1;
+        self.ready_bytes += delivery.event.data.len();
+        self.endpoints[index].ready.push_back(key);
+        self.list(index);
+    }
+
+    /// Bookkeeping for a delivery that was taken out of its endpoint's `ready`.
+    fn left_ready(&mut self, key: usize) {
+        self.ready -= 1;
+        self.ready_bytes -= self.deliveries[key].event.data.len();
+    }
+
+    fn forget(&mut self, key: usize) {
+        let delivery = self.deliveries.remove(key);
+        if delivery.group.is_none() {
+            self.by_id.remove(&delivery.id);
+        }
+        let index = delivery.endpoint;
+        self.endpoints[index].members -= 1;
+        self.drop_if_unused(index);
+    }
+
+    fn drop_if_unused(&mut self, index: usize) {
+        let unused = self.endpoints.get(index).is_some_and(|state| {
+            state.gone
+                && state.members == 0
+                && state.parked == 0
+                && !state.listed
+                && !state.held
+                && !state.hungry
+        });
+        if unused {
+            self.endpoints.remove(index);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Rows of the queue come into memory, and what was written leaves it.
+
+use super::*;
+
+impl Scheduler {
+    /// What is to be written now.
+    #[must_use]
+    pub fn take_units(&mut self) -> Vec<Unit> {
+        std::mem::take(&mut self.done)
+    }
+
+    /// How many units wait to be written.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.done.len()
+    }
+
+    /// A unit has been written.
+    pub fn written(&mut self, unit: &Unit) {
+        if let Some(key) = unit.outbox {
+            self.outbox.remove(&key.id);
+        }
+        for ending in &unit.endings {
+            self.settling.remove(&ending.id);
+            if let How::RetryAt(due_ms) = ending.how {
+                self.await_retry(ending.id, due_ms);
+            }
+        }
+        for queued in &unit.queued {
+            if !self.by_id.contains_key(&queued.id)
+                && let Some(&index) = self.by_webhook.get(&queued.webhook)
+            {
+                self.rewind(index, queued.seq - 1);
+            }
+        }
+    }
+
+    /// Figures that were counted since the last call.
+    #[must_use]
+    pub fn take_stats(&mut self) -> Vec<(Uuid, StatsDelta)> {
+        let mut taken = Vec::with_capacity(self.counted.len());
+        for index in std::mem::take(&mut self.counted) {
+            if let Some(state) = self.endpoints.get_mut(index) {
+                state.counted = false;
+                taken.push((state.definition.id, std::mem::take(&mut state.delta)));
+            }
+        }
+        taken
+    }
+
+    /// Figures of [`Scheduler::take_stats`] that could not be written.
+    pub fn put_back_stats(&mut self, stats: Vec<(Uuid, StatsDelta)>) {
+        for (webhook, old) in stats {
+            let Some(&index) = self.by_webhook.get(&webhook) else {
+                continue;
+            };
+            let state = &mut self.endpoints[index];
+            state.delta.attempts += old.attempts;
+            state.delta.delivered += old.delivered;
+            state.delta.failed += old.failed;
+            state.delta.last_delivery_ms = state.delta.last_delivery_ms.max(old.last_delivery_ms);
+            state.delta.failing_since_ms = state.definition.failing_since_ms;
+            state.delta.failed_since_success = state.definition.failed_since_success;
+            if !state.counted {
+                state.counted = true;
+                self.counted.push(index);
+            }
+        }
+    }
+
+    /// Whether there are figures to write.
+    #[must_use]
+    pub fn has_stats(&self) -> bool {
+        !self.counted.is_empty()
+    }
+
+    /// Webhooks that want rows of the queue, each with the `seq` to go on after. Only to be asked, and the
+    /// answer fetched, while nothing waits to be written.
+    #[must_use]
+    pub fn wants_rows(&mut self, most: usize) -> Vec<(Uuid, i64)> {
+        let mut wanting = Vec::new();
+        while wanting.len() < most && self.ready < READY_MAX && self.ready_bytes < READY_BYTES_MAX {
+            let Some(index) = self.hungry.pop_front() else {
+                break;
+            };
+            let Some(state) = self.endpoints.get_mut(index) else {
+                continue;
+            };
+            state.hungry = false;
+            if state.gone {
+                self.drop_if_unused(index);
+                continue;
+            }
+            if state.backlog && state.definition.active && state.ready.len() < LOW {
+                wanting.push((state.definition.id, state.cursor));
+            }
+        }
+        wanting
+    }
+
+    /// Rows that [`Scheduler::wants_rows`] asked for, in order; `more`: the queue has more of this webhook.
+    pub fn rows(&mut self, webhook: Uuid, rows: Vec<Recorded>, more: bool, now: Now) {
+        let Some(&index) = self.by_webhook.get(&webhook) else {
+            return;
+        };
+        self.endpoints[index].backlog = more;
+        for row in rows {
+            self.endpoints[index].cursor = row.seq;
+            self.absorb(index, row, now, true);
+        }
+        self.feed(index);
+    }
+
+    /// The key after which retries are to be read, and up to when; `None`: not yet. The same condition holds
+    /// as for [`Scheduler::wants_rows`].
+    #[must_use]
+    pub fn wants_due(&self, now: Now) -> Option<((i64, Uuid), i64)> {
+        let until = now.unix_ms + DUE_WINDOW_MS;
+        match self.due_position {
+            None => Some(((i64::MIN, Uuid::nil()), until)),
+            // The clock has been set back: what lies between is read again, and known.
+            Some((at, _)) if at > until + DUE_WINDOW_MS => {
+                Some(((now.unix_ms, Uuid::nil()), until))
+            }
+            Some(position) if self.due_full && self.retries.len() < READY_MAX => {
+                Some((position, until))
+            }
+            Some((at, id)) if !self.due_full && now.unix_ms >= at - DUE_WINDOW_MS / 2 => {
+                Some(((at, id), until))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Retries that [`Scheduler::wants_due`] asked for, in order; `full`: there were more.
+    pub fn due_rows(&mut self, rows: Vec<Recorded>, until: i64, full: bool, now: Now) {
+        let last = rows
+            .last()
+            .and_then(|row| row.due_ms.map(|due| (due, row.id)));
+        for row in rows {
+            if let Some(&index) = self.by_webhook.get(&row.webhook) {
+                self.absorb(index, row, now, false);
+            }
+        }
+        self.due_full = full;
+        self.due_position = if full {
+            last.or(self.due_position)
+        } else {
+            Some((until, Uuid::max()))
+        };
+    }
+
+    /// The queue holds rows behind `after` that memory does not.
+    pub(super) fn rewind(&mut self, index: usize, after: i64) {
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
+        state.cursor = if state.backlog {
+            state.cursor.min(after)
+        } else {
+            after
+        };
+        state.backlog = true;
+        self.feed(index);
+    }
+
+    /// A recorded delivery comes into memory from its row.
+    pub(super) fn absorb(&mut self, index: usize, row: Recorded, now: Now, asked: bool) {
+        if self.by_id.contains_key(&row.id) || self.settling.contains(&row.id) {
+            return;
+        }
+        let due_ms = row.due_ms.filter(|&due| due > now.unix_ms);
+        let state = &self.endpoints[index];
+        let welcome = state.definition.active || row.event.event_type == TEST;
+        if due_ms.is_none() && (!welcome || (!asked && state.ready.len() >= state.prefetch())) {
+            self.rewind(index, row.seq - 1);
+            return;
+        }
+        let key = self.deliveries.insert(Delivery {
+            id: row.id,
+            endpoint: index,
+            event: row.event,
+            attempts: row.attempts,
+            attempts_before: row.attempts_before,
+            seq: row.seq,
+            created_ms: row.created_ms,
+            group: None,
+            place: Place::Waiting,
+            cancelled: false,
+        });
+        self.endpoints[index].members += 1;
+        self.by_id.insert(row.id, key);
+        match due_ms {
+            Some(due_ms) => self.retries.push(Reverse((due_ms, key, row.id))),
+            None => self.make_ready(key),
+        }
+    }
+
+    /// A retry has been written: it is kept in memory if it belongs to those that are, and else forgotten.
+    pub(super) fn await_retry(&mut self, id: Uuid, due_ms: i64) {
+        let Some(&key) = self.by_id.get(&id) else {
+            return;
+        };
+        if !matches!(self.deliveries[key].place, Place::Waiting) {
+            return;
+        }
+        if self
+            .due_position
+            .is_some_and(|position| (due_ms, id) <= position)
+        {
+            self.retries.push(Reverse((due_ms, key, id)));
+        } else {
+            self.forget(key);
+        }
+    }
+}

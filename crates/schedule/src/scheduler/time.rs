@@ -1,0 +1,106 @@
+//! What is due by time alone.
+
+use super::*;
+
+impl Scheduler {
+    /// Does what is due by time alone.
+    pub fn tick(&mut self, limits: &Limits, now: Now) -> Tick {
+        while let Some(&Reverse((due_ms, key, id))) = self.retries.peek() {
+            if due_ms > now.unix_ms {
+                break;
+            }
+            self.retries.pop();
+            self.fire(key, id);
+        }
+        while let Some(&Reverse((at, index))) = self.held.peek() {
+            if at > now.mono_ms {
+                break;
+            }
+            self.held.pop();
+            if let Some(state) = self.endpoints.get_mut(index) {
+                state.held = false;
+                self.list(index);
+                self.drop_if_unused(index);
+            }
+        }
+        while let Some(&(read_ms, group, serial)) = self.group_ages.front() {
+            let over = self.groups.get(group).is_none_or(|g| g.serial != serial);
+            if !over && now.mono_ms < read_ms + GROUP_AGE_MS {
+                break;
+            }
+            self.group_ages.pop_front();
+            if !over {
+                self.flush(group, now);
+            }
+        }
+        while let Some(&(started, key, id)) = self.started.front() {
+            let Some(delivery) = self.deliveries.get_mut(key).filter(|d| d.id == id) else {
+                self.started.pop_front();
+                continue;
+            };
+            let Place::InFlight { slow } = &mut delivery.place else {
+                self.started.pop_front();
+                continue;
+            };
+            if now.mono_ms < started + SLOW_MS {
+                break;
+            }
+            self.started.pop_front();
+            if !*slow {
+                *slow = true;
+                self.slow_in_flight += 1;
+            }
+            let state = &mut self.endpoints[delivery.endpoint];
+            if state.pace == Pace::Fast || state.pace == Pace::Unknown {
+                state.pace = Pace::Slow;
+            }
+        }
+        Tick {
+            wake_in_ms: self.wake_in(limits, now),
+        }
+    }
+
+    pub(super) fn wake_in(&self, _limits: &Limits, now: Now) -> Option<u64> {
+        let retry = self.retries.peek().map(|Reverse((due_ms, ..))| {
+            u64::try_from(due_ms.saturating_sub(now.unix_ms)).unwrap_or(0)
+        });
+        let held = self
+            .held
+            .peek()
+            .map(|Reverse((at, _))| at.saturating_sub(now.mono_ms));
+        let group = self
+            .group_ages
+            .front()
+            .map(|&(read_ms, ..)| (read_ms + GROUP_AGE_MS).saturating_sub(now.mono_ms));
+        let slow = self
+            .started
+            .front()
+            .map(|&(started, ..)| (started + SLOW_MS).saturating_sub(now.mono_ms));
+        let due = self
+            .due_position
+            .filter(|_| !self.due_full)
+            .map(|(at, _)| u64::try_from(at - DUE_WINDOW_MS / 2 - now.unix_ms).unwrap_or(0));
+        [retry, held, group, slow, due].into_iter().flatten().min()
+    }
+
+    /// A retry's time has come.
+    pub(super) fn fire(&mut self, key: usize, id: Uuid) {
+        let Some(delivery) = self.deliveries.get(key) else {
+            return;
+        };
+        if delivery.id != id || !matches!(delivery.place, Place::Waiting) {
+            return;
+        }
+        let (index, seq) = (delivery.endpoint, delivery.seq);
+        let state = &self.endpoints[index];
+        let welcome = state.definition.active || delivery.event.event_type == TEST;
+        if state.gone {
+            self.forget(key);
+        } else if !welcome || state.ready.len() >= 2 * state.prefetch() {
+            self.forget(key);
+            self.rewind(index, seq - 1);
+        } else {
+            self.make_ready(key);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Webhooks in memory: their definitions come, change and go.
+
+use super::*;
+
+impl Scheduler {
+    /// Takes in a new or changed webhook. `backlog`: whether the queue may hold rows of it.
+    pub fn put(&mut self, definition: Definition, backlog: bool) {
+        self.audiences.clear();
+        let id = definition.id;
+        let Some(&index) = self.by_webhook.get(&id) else {
+            let index = self.endpoints.insert(State::new(definition));
+            self.by_webhook.insert(id, index);
+            if backlog {
+                self.rewind(index, i64::MIN);
+            }
+            return;
+        };
+        let was_active = self.endpoints[index].definition.active;
+        let now_active = definition.active;
+        self.endpoints[index].definition = definition;
+        if now_active {
+            if !was_active || backlog {
+                self.rewind(index, i64::MIN);
+            }
+            self.list(index);
+        } else {
+            self.empty_ready(index);
+        }
+    }
+
+    /// Forgets a webhook that was deleted: what is fresh is cancelled, what has a row is left to the
+    /// caller, once everything has been written, and what is under way will be written as cancelled.
+    pub fn remove(&mut self, webhook: Uuid, now: Now) {
+        self.audiences.clear();
+        let Some(index) = self.by_webhook.remove(&webhook) else {
+            return;
+        };
+        self.endpoints[index].gone = true;
+        let ready = std::mem::take(&mut self.endpoints[index].ready);
+        for key in ready {
+            self.left_ready(key);
+            if self.deliveries[key].group.is_some() {
+                self.conclude(key, How::Cancelled, None, now.unix_ms);
+            } else {
+                self.forget(key);
+            }
+        }
+        let mut waiting = Vec::new();
+        for (key, delivery) in &mut self.deliveries {
+            if delivery.endpoint == index {
+                match delivery.place {
+                    Place::InFlight { .. } => delivery.cancelled = true,
+                    Place::Waiting => waiting.push(key),
+                    Place::Ready => {}
+                }
+            }
+        }
+        for key in waiting {
+            self.forget(key);
+        }
+        self.drop_if_unused(index);
+    }
+
+    /// Every webhook in memory.
+    pub fn webhooks(&self) -> impl Iterator<Item = &Definition> {
+        self.by_webhook
+            .values()
+            .map(|&index| &self.endpoints[index].definition)
+    }
+
+    /// Whether the webhook is known.
+    #[must_use]
+    pub fn knows(&self, webhook: Uuid) -> bool {
+        self.by_webhook.contains_key(&webhook)
+    }
+
+    /// Seeds the rate window with ends of attempts before a restart, monotonic milliseconds, in order.
+    pub fn seed_window(&mut self, webhook: Uuid, ends: impl IntoIterator<Item = u64>) {
+        if let Some(&index) = self.by_webhook.get(&webhook) {
+            self.endpoints[index].window.seed(ends);
+        }
+    }
+
+    /// Switches a webhook off in memory.
+    pub fn disable(&mut self, webhook: Uuid) {
+        if let Some(&index) = self.by_webhook.get(&webhook) {
+            self.audiences.clear();
+            self.endpoints[index].definition.active = false;
+            self.empty_ready(index);
+        }
+    }
+
+    /// Settings have changed: whoever the rate limit holds is judged anew.
+    pub fn settings_changed(&mut self) {
+        for Reverse((_, index)) in std::mem::take(&mut self.held) {
+            if let Some(state) = self.endpoints.get_mut(index) {
+                state.held = false;
+                self.list(index);
+            }
+        }
+    }
+
+    /// The queue has new rows of a webhook that were not written through [`Scheduler::take_units`].
+    pub fn requeued(&mut self, webhook: Uuid) {
+        if let Some(&index) = self.by_webhook.get(&webhook) {
+            self.rewind(index, i64::MIN);
+        }
+    }
+
+    /// An inactive webhook keeps only tests in memory; everything else waits in the queue.
+    pub(super) fn empty_ready(&mut self, index: usize) {
+        let ready = std::mem::take(&mut self.endpoints[index].ready);
+        for key in ready {
+            let delivery = &self.deliveries[key];
+            if delivery.event.event_type == TEST {
+                self.endpoints[index].ready.push_back(key);
+                continue;
+            }
+            let seq = delivery.seq;
+            self.left_ready(key);
+            if let Some(group) = self.deliveries[key].group {
+                self.groups[group].parked.push(index);
+                self.endpoints[index].parked += 1;
+                self.forget(key);
+            } else {
+                self.forget(key);
+                self.rewind(index, seq - 1);
+            }
+        }
+    }
+}
