@@ -30,17 +30,18 @@ COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) 
     'Whether a webhook with these events, owner and filters gets an event with this type, owner and content';
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands
--- for it. The worker takes up at most 1024 at once, so no more are looked at.
+-- for it. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
 CREATE VIEW webhooks.pending AS
 SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
   FROM webhooks.queue q
 UNION ALL
 SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.created_at
-  FROM (SELECT o.id FROM webhooks.outbox o WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 1024) o
+  FROM (SELECT o.id, o.xid FROM webhooks.outbox o WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 10000) o
   JOIN webhooks.event e ON e.id = o.id
   JOIN webhooks.webhook w
     ON e.target = w.id
     OR (e.target IS NULL AND e.about IS DISTINCT FROM w.id AND w.active
+        AND NOT (e.created_at <= w.created_at AND pg_visible_in_snapshot(o.xid, w.created_under))
         AND NOT EXISTS (SELECT FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation)
         AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject));
 COMMENT ON VIEW   webhooks.pending IS 'Deliveries that have not ended';

@@ -168,9 +168,10 @@ fn look(
             continue;
         }
         if it.handle.take().is_some() {
-            let soon = it
-                .started
-                .is_some_and(|started| now.duration_since(started) < SOON);
+            let soon = !slot.left.swap(false, Ordering::AcqRel)
+                && it
+                    .started
+                    .is_some_and(|started| now.duration_since(started) < SOON);
             it.failures = if soon {
                 it.failures.saturating_add(1)
             } else {
@@ -183,7 +184,8 @@ fn look(
             it.not_before = Some(now + wait);
         }
         match slot.state() {
-            State::NoExtension => {
+            // Unless it was created since the worker looked.
+            State::NoExtension if !slot.woken.load(Ordering::Acquire) => {
                 slot.free();
                 memory.remove(&database);
                 continue;

@@ -69,6 +69,8 @@ pub(crate) struct Slot {
     pub(crate) stopped: AtomicBool,
     /// `start_worker()` was called: a clone may deliver from now on.
     pub(crate) accept_clone: AtomicBool,
+    /// The last worker ended in good order: it may be followed at once.
+    pub(crate) left: AtomicBool,
     /// Something was committed that the worker has not looked at.
     pub(crate) woken: AtomicBool,
     /// Counts commits that changed webhooks.

@@ -17,10 +17,10 @@ import trustme
 
 pytest.register_assert_rewrite("database", "signatures", "receiver")
 
-from database import Database, Sink
-from processes import JavaScript
-from receiver import Receiver
-from server import Server
+from database import Database, Sink  # noqa: E402
+from processes import JavaScript  # noqa: E402
+from receiver import Receiver  # noqa: E402
+from server import Server  # noqa: E402
 
 LOG_TAIL = 60
 
@@ -233,4 +233,3 @@ def authority():
     made = Authority()
     yield made
     made.remove()
-

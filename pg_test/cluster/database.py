@@ -122,7 +122,9 @@ class Database:
         if hint:
             assert hint_of(error), f"no hint: {error}"
         for words in [says] if isinstance(says, str) else says:
-            assert re.search(words, everything_said(error), re.IGNORECASE), f"{words!r} is not in: {everything_said(error)}"
+            assert re.search(words, everything_said(error), re.IGNORECASE), (
+                f"{words!r} is not in: {everything_said(error)}"
+            )
         if session.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
             session.rollback()
         return error
@@ -149,9 +151,7 @@ class Database:
         """The webhook object, with its secret."""
         names = "".join(f", {name} => %s" for name in arguments)
         values = [json.dumps(it) if isinstance(it, dict) else it for it in arguments.values()]
-        return self.one(
-            f"SELECT webhooks.create_webhook(%s, %s{names})", url, list(events), *values, session=session
-        )
+        return self.one(f"SELECT webhooks.create_webhook(%s, %s{names})", url, list(events), *values, session=session)
 
     def update_webhook(self, webhook, session=None, **changes):
         return self.one("SELECT webhooks.update_webhook(%s, %s)", webhook["id"], json.dumps(changes), session=session)
@@ -167,7 +167,11 @@ class Database:
 
     def emit(self, event_type="user.activity", data=None, owner=None, session=None):
         return self.one(
-            "SELECT webhooks.emit(%s, %s, %s)", event_type, json.dumps(data or {"object": "activity"}), owner, session=session
+            "SELECT webhooks.emit(%s, %s, %s)",
+            event_type,
+            json.dumps(data or {"object": "activity"}),
+            owner,
+            session=session,
         )
 
     def emit_many(self, n, event_type="user.activity"):
@@ -181,7 +185,8 @@ class Database:
     def deliveries(self, webhook, state=None):
         """Rows of webhooks.deliveries of a webhook, oldest first."""
         return self.rows(
-            "SELECT * FROM webhooks.deliveries WHERE webhook_id = %s AND (%s::text IS NULL OR state = %s) ORDER BY created_at, id",
+            "SELECT * FROM webhooks.deliveries WHERE webhook_id = %s AND (%s::text IS NULL OR state = %s)"
+            " ORDER BY created_at, id",
             webhook["id"],
             state,
             state,

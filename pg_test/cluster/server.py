@@ -5,10 +5,8 @@ Which one is chosen by PG_CONFIG (the path of a pg_config). PostgreSQL refuses t
 """
 
 import contextlib
-import ctypes
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -39,13 +37,16 @@ PRELOADED = {
 # What no log of ours may hold: a crash, or an error that somebody forgot.
 ALARMS = ("PANIC", "terminated by signal", "internal error", "panicked")
 
-_libc = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
-
-def _die_with_parent():
-    """In the server's process, before exec: a fast shutdown when the tests are killed and cannot stop it themselves."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+# Ends a server, and removes its directory, when the tests were killed and could not: it waits for its input to be closed.
+GUARD = """
+    cat >/dev/null
+    pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+    if [ -n "$pid" ] && [ "$(readlink "/proc/$pid/cwd")" = "$1/data" ]; then
+        kill -INT "$pid"
+        while [ "$(readlink "/proc/$pid/cwd")" = "$1/data" ]; do sleep 0.1; done
+    fi
+    rm -rf "$1"
+"""
 
 
 def pg_config():
@@ -71,6 +72,9 @@ class Server:
         self.port = free_port()
         self.settings = {**SETTINGS, **(PRELOADED if settings is None else settings)}
         self.process = None
+        self.guard = subprocess.Popen(
+            ["sh", "-c", GUARD, "guard", self.dir], cwd="/", stdin=subprocess.PIPE, start_new_session=True
+        )
         self.run_as = {}
         if os.geteuid() == 0:
             user = pwd.getpwnam("postgres")
@@ -91,7 +95,6 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in the terminal is for the tests, which then stop the server
-                preexec_fn=_die_with_parent,
                 **self.run_as,
             )
         deadline = time.monotonic() + START_SECONDS
@@ -132,7 +135,8 @@ class Server:
 
     def remove(self):
         self.stop()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        self.guard.stdin.close()
+        self.guard.wait()
 
     def _initdb(self):
         made = subprocess.run(
@@ -140,9 +144,7 @@ class Server:
         )
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed:\n{made.stdout}{made.stderr}")
-        self.settings.update(
-            listen_addresses="127.0.0.1", port=self.port, unix_socket_directories=str(self.dir)
-        )
+        self.settings.update(listen_addresses="127.0.0.1", port=self.port, unix_socket_directories=str(self.dir))
         lines = (f"{name} = '{str(value)}'\n" for name, value in self.settings.items())
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(["\n", *lines])

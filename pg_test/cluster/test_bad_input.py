@@ -1,4 +1,4 @@
-"""Bad input: each is refused with a fitting SQLSTATE, a message that names what is wrong and a hint that says what would be right."""
+"""Bad input: each is refused with a fitting SQLSTATE, a message that names what is wrong and a hint of what would be right."""
 
 import json
 
@@ -73,7 +73,10 @@ HEX = some_uuid().replace("-", "")
 
 
 def cases(table):
-    return [pytest.param(*value, id=name) if isinstance(value, tuple) else pytest.param(value, id=name) for name, value in table.items()]
+    return [
+        pytest.param(*value, id=name) if isinstance(value, tuple) else pytest.param(value, id=name)
+        for name, value in table.items()
+    ]
 
 
 def create(db, *, says=(), url=URL, events=("memory.created",), **arguments):
@@ -81,7 +84,12 @@ def create(db, *, says=(), url=URL, events=("memory.created",), **arguments):
     names = "".join(f", {name} => %s" for name in arguments)
     events = None if events is None else list(events)
     return db.fails(
-        f"SELECT webhooks.create_webhook(%s, %s::text[]{names})", url, events, *arguments.values(), state=INVALID, says=says
+        f"SELECT webhooks.create_webhook(%s, %s::text[]{names})",
+        url,
+        events,
+        *arguments.values(),
+        state=INVALID,
+        says=says,
     )
 
 
@@ -129,7 +137,14 @@ def test_events_that_are_no_list_of_texts_are_refused(shared_db, webhook, events
 
 def test_an_unknown_event_type_is_named_and_the_known_ones_are_listed(shared_db):
     error = create(shared_db, events=["memory.exploded"], says="memory.exploded")
-    for known in ("memory.created", "memory.updated", "memory.deleted", "search.performed", "user.activity", "delivery.failed"):
+    for known in (
+        "memory.created",
+        "memory.updated",
+        "memory.deleted",
+        "search.performed",
+        "user.activity",
+        "delivery.failed",
+    ):
         assert known in everything_said(error)
 
 

@@ -46,7 +46,9 @@ def test_the_body_is_compact_json_with_its_keys_in_order(db, memories):
 
 
 def test_the_data_of_a_row_begins_as_in_the_example(db, sink):
-    db.execute("CREATE TABLE memories (id int, content text, metadata jsonb, tags text[], created_at timestamptz, more text)")
+    db.execute(
+        "CREATE TABLE memories (id int, content text, metadata jsonb, tags text[], created_at timestamptz, more text)"
+    )
     db.attach("memories")
     db.execute("INSERT INTO memories VALUES (1, 'a', '{}', '{x}', '2024-01-15 10:30Z', 'b')")
     data = sink.take_one()["data"]
@@ -194,7 +196,9 @@ def _random_json(rng, depth=0):
     if kind == 1:
         return rng.choice([rng.randint(-10, 10), rng.randint(-(2**53), 2**53)])
     if kind == 2:
-        return rng.choice([rng.uniform(-1, 1), rng.uniform(-1e25, 1e25), rng.uniform(-1, 1) * 10.0 ** rng.randint(-300, 300)])
+        return rng.choice(
+            [rng.uniform(-1, 1), rng.uniform(-1e25, 1e25), rng.uniform(-1, 1) * 10.0 ** rng.randint(-300, 300)]
+        )
     if kind in (3, 4):
         characters = ["a", "é", '"', "\\", "\n", "\x7f", "\u2028", "🎉", "/", "0", " ", "\x01"]
         return "".join(rng.choice(characters) for _ in range(rng.randrange(8)))
@@ -243,7 +247,8 @@ def test_what_the_writers_session_has_set_changes_nothing(db, sink):
         INSERT INTO memories VALUES (1, timestamptz '2024-07-15 10:30:00.123456+00', timestamp '2024-07-15 10:30:00.5',
             date '2024-07-15', time '10:30', timetz '10:30+02', interval '1 day 02:03:04.5', decode('00ff5c', 'hex'),
             0.1::float8 + 0.2::float8, 0.1::float4, ARRAY[timestamptz '2024-07-15 10:30+00'],
-            tstzrange(timestamptz '2024-07-15 10:30+00', NULL), (timestamptz '2024-07-15 10:30+00', 1::float8 / 3), B'101', '::1')"""
+            tstzrange(timestamptz '2024-07-15 10:30+00', NULL), (timestamptz '2024-07-15 10:30+00', 1::float8 / 3),
+            B'101', '::1')"""
     plain, hostile = db.connect(), db.connect()
     for name, value in HOSTILE.items():
         db.execute(f"SET {name} = '{value}'", session=hostile)

@@ -106,7 +106,14 @@ def test_get_delivery_shows_the_attempts_and_the_request_as_it_was_sent(db, rece
     assert shown["request"]["body"] == last.body.decode()
     headers = {name.lower(): value for name, value in shown["request"]["headers"].items()}
     sent = {name.lower(): value for name, value in last.headers}
-    for name in ("content-type", "user-agent", "x-lanonasis-event", "x-lanonasis-delivery", "webhook-id", "webhook-timestamp"):
+    for name in (
+        "content-type",
+        "user-agent",
+        "x-lanonasis-event",
+        "x-lanonasis-delivery",
+        "webhook-id",
+        "webhook-timestamp",
+    ):
         assert headers[name] == sent[name]
 
 
@@ -132,6 +139,24 @@ def test_get_delivery_shows_the_request_that_is_to_be_sent(db, receiver):
     body = json.loads(shown["request"]["body"])
     assert (body["id"], body["data"]["n"], body["webhook_id"]) == (event, 2, webhook["id"])
     assert time_of(shown["next_attempt_at"])
+
+
+def test_a_delivery_whose_first_request_is_under_way_is_shown_everywhere(db, receiver):
+    gate = receiver.gate()
+    receiver.answer("/hook", Answer(hold=gate))
+    webhook = db.create_webhook(receiver.url())
+    event = db.emit()
+    (request,) = receiver.wait(1)
+    delivery = db.the_delivery(webhook, "pending")
+    assert delivery["id"] == request.header("X-Lanonasis-Delivery")
+    shown = get_delivery(db, delivery["id"])
+    assert (shown["state"], shown["event_id"], shown["attempts"]) == ("pending", event, [])
+    assert shown["request"]["body"] == request.body.decode()
+    (listed,) = db.one("SELECT webhooks.list_deliveries(%s, 'pending')", webhook["id"])["deliveries"]
+    assert listed["id"] == delivery["id"]
+    gate.open()
+    db.wait_for_states(webhook, delivered=1, pending=0)
+    assert len(db.deliveries(webhook)) == 1
 
 
 def test_get_delivery_of_another_owner_does_not_exist(db, receiver):
@@ -265,7 +290,9 @@ def test_replay_leaves_tests_of_other_webhooks_alone(db, receiver):
 
 @pytest.mark.parametrize("active", [True, False])
 def test_send_test_reaches_the_webhook_whatever_it_subscribes_to_active_or_not(db, receiver, active):
-    webhook = db.create_webhook(receiver.url(), ["memory.deleted"], active=active, filters={"never": "matches"}, owner="alice")
+    webhook = db.create_webhook(
+        receiver.url(), ["memory.deleted"], active=active, filters={"never": "matches"}, owner="alice"
+    )
     event = db.send_test(webhook)
     assert is_id("event", event, version=7)
     (request,) = receiver.wait(1)
@@ -293,7 +320,9 @@ def test_send_test_does_not_wake_what_an_inactive_webhook_holds(db, receiver):
     db.wait_until("SELECT in_flight FROM webhooks.status", 0)
     test = db.send_test(webhook)
     receiver.wait(1, where=lambda it: it.json["id"] == test)
-    db.wait_until("SELECT now() > %s::timestamptz + interval '3 seconds'", params=[db.deliveries(webhook)[0]["created_at"]])
+    db.wait_until(
+        "SELECT now() > %s::timestamptz + interval '3 seconds'", params=[db.deliveries(webhook)[0]["created_at"]]
+    )
     assert [it.json["id"] for it in receiver.to("/hook")] == [held, test]
 
 
@@ -325,7 +354,9 @@ def test_the_views_show_a_delivery_through_its_life(db, receiver):
     event = db.emit()
     receiver.wait(2)
     pending = db.the_delivery(webhook)
-    assert is_id("delivery", pending["id"]) and pending["event_id"] == event and pending["event_type"] == "user.activity"
+    assert (
+        is_id("delivery", pending["id"]) and pending["event_id"] == event and pending["event_type"] == "user.activity"
+    )
     assert (pending["state"], pending["attempts"], pending["last_status"]) == ("pending", 1, 500)
     assert pending["last_error"] and pending["next_attempt_at"] and pending["completed_at"] is None
     gate.open()
@@ -336,7 +367,12 @@ def test_the_views_show_a_delivery_through_its_life(db, receiver):
     assert delivered["created_at"] == pending["created_at"] <= delivered["completed_at"]
     first, second = db.attempts(pending["id"])
     assert (first["attempt"], first["status"]) == (1, 500) and first["error"]
-    assert (second["attempt"], second["status"], second["error"], second["response_excerpt"]) == (2, 200, None, "thanks")
+    assert (second["attempt"], second["status"], second["error"], second["response_excerpt"]) == (
+        2,
+        200,
+        None,
+        "thanks",
+    )
     assert first["started_at"] < second["started_at"]
 
 
@@ -359,13 +395,17 @@ def test_last_delivery_is_the_time_of_the_last_success(db, receiver):
     webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
     db.emit()
     db.wait_for_states(webhook, delivered=1)
-    db.wait_until("SELECT webhooks.get_webhook(%s) ->> 'last_delivery'", lambda it: it is not None, params=[webhook["id"]])
+    db.wait_until(
+        "SELECT webhooks.get_webhook(%s) ->> 'last_delivery'", lambda it: it is not None, params=[webhook["id"]]
+    )
     first = db.get_webhook(webhook)["last_delivery"]
     delivered = db.the_delivery(webhook)
     assert abs((time_of(first) - delivered["completed_at"]).total_seconds()) < 1
     db.emit()
     db.wait_for_states(webhook, failed=1)
-    db.wait_until("SELECT webhooks.get_webhook(%s) -> 'delivery_stats' ->> 'failed_deliveries'", "1", params=[webhook["id"]])
+    db.wait_until(
+        "SELECT webhooks.get_webhook(%s) -> 'delivery_stats' ->> 'failed_deliveries'", "1", params=[webhook["id"]]
+    )
     assert db.get_webhook(webhook)["last_delivery"] == first
 
 
@@ -386,9 +426,7 @@ def test_retention_removes_what_has_ended_and_nothing_that_a_pending_delivery_ne
     )
     event = db.emit()
     db.the_delivery(pending)
-    db.wait_until(
-        "SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s", 0, params=[done["id"]], timeout=120
-    )
+    db.wait_until("SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s", 0, params=[done["id"]], timeout=120)
     waiting = db.the_delivery(pending)
     assert (waiting["state"], waiting["event_id"]) == ("pending", event)
     receiver.answer("/pending", 200)

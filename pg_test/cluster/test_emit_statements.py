@@ -287,7 +287,11 @@ def test_a_change_of_id_is_an_update_that_shows_both(db, sink):
         assert body["type"] == "memory.updated"
         change = body["data"]["changes"]["id"]
         before = {"a": 1, "b": 2}[body["data"]["content"]]
-        assert (str(change["from"]), str(change["to"]), body["data"]["id"]) == (str(before), str(before + 1), str(before + 1))
+        assert (str(change["from"]), str(change["to"]), body["data"]["id"]) == (
+            str(before),
+            str(before + 1),
+            str(before + 1),
+        )
 
 
 # Only what commits

@@ -21,7 +21,7 @@ def attached(db, definition, **arguments):
         ("smallint", "-7", "-7"),
         ("bigint", "9223372036854775807", "9223372036854775807"),
         ("numeric", "12345678901234567890.50", "12345678901234567890.50"),
-        ("text", "a \"quoted\" id\n", "a \"quoted\" id\n"),
+        ("text", 'a "quoted" id\n', 'a "quoted" id\n'),
         ("varchar(9)", "7", "7"),
         ("uuid", "11111111-1111-4111-8111-111111111111", "11111111-1111-4111-8111-111111111111"),
     ],
@@ -98,12 +98,18 @@ def test_a_virtual_generated_column_is_computed_or_left_out_never_null(db, sink)
 
 
 def test_an_excluded_column_is_never_sent(db, sink):
-    attached(db, "id int, content text, embedding float8[], inner_thoughts text", exclude_columns=["embedding", "inner_thoughts"])
+    attached(
+        db,
+        "id int, content text, embedding float8[], inner_thoughts text",
+        exclude_columns=["embedding", "inner_thoughts"],
+    )
     db.execute("INSERT INTO memories VALUES (1, 'a', '{0.5}', 'hush')")
     db.execute("UPDATE memories SET content = 'b', inner_thoughts = 'quiet'")
     db.execute("DELETE FROM memories")
     for body in sink.take(3):
-        assert not {"embedding", "inner_thoughts"} & set(body["data"]) | set(body["data"].get("changes", ())) - {"content"}
+        assert not {"embedding", "inner_thoughts"} & set(body["data"]) | set(body["data"].get("changes", ())) - {
+            "content"
+        }
 
 
 def test_a_column_that_was_added_is_shown_and_one_that_was_dropped_is_gone(db, sink):
@@ -225,7 +231,9 @@ def test_detach_ends_it(db, sink):
 
 def test_a_table_owner_may_attach_and_detach_it(db, sink):
     owner = db.connect(
-        user=db.role("CREATE ON SCHEMA public", "USAGE ON SCHEMA webhooks", "EXECUTE ON ALL FUNCTIONS IN SCHEMA webhooks")
+        user=db.role(
+            "CREATE ON SCHEMA public", "USAGE ON SCHEMA webhooks", "EXECUTE ON ALL FUNCTIONS IN SCHEMA webhooks"
+        )
     )
     db.execute("CREATE TABLE memories (id int)", session=owner)
     db.attach("memories", session=owner)

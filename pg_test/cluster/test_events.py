@@ -252,14 +252,18 @@ def test_webhook_disabled_says_which_webhook_why_and_the_last_status(db, receive
     receiver.answer("/gone", 200)
     db.emit()
     receiver.wait(1, "/gone", where=lambda it: it.json["type"] == "user.activity" and it.answered)
-    assert "webhook.disabled" not in {it.json["type"] for it in receiver.to("/gone")}, "never sent to the webhook it is about"
+    assert "webhook.disabled" not in {it.json["type"] for it in receiver.to("/gone")}, (
+        "never sent to the webhook it is about"
+    )
 
 
 def test_delivery_failed_says_which_webhook_why_and_the_last_status(db, receiver):
     receiver.answer("/bad", 418)
     watcher = db.create_webhook(receiver.url("/watcher"), ["delivery.failed"])
     bad = db.create_webhook(
-        receiver.url("/bad"), ["user.activity", "delivery.failed"], retry_policy={"max_attempts": 2, "backoff_multiplier": 1}
+        receiver.url("/bad"),
+        ["user.activity", "delivery.failed"],
+        retry_policy={"max_attempts": 2, "backoff_multiplier": 1},
     )
     db.emit()
     (request,) = receiver.wait(1, "/watcher")

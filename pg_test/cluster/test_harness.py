@@ -209,4 +209,3 @@ def test_our_own_signatures_are_those_of_the_specification():
         signatures.body_signature("Jefe", b"what do ya want for nothing?")
         == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     )
-

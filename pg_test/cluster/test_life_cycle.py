@@ -52,6 +52,17 @@ def a_busy_webhook(db, receiver):
     return webhook
 
 
+def test_what_a_pause_holds_outlasts_the_worker(db, receiver):
+    webhook = a_busy_webhook(db, receiver)
+    db.update_webhook(webhook, active=False)
+    db.wait_until("SELECT in_flight FROM webhooks.status", 0)
+    db.stop_worker()
+    db.start_worker()
+    db.update_webhook(webhook, active=True)
+    db.wait_for_states(webhook, delivered=EVENTS, timeout=20)
+    assert len({it.json["id"] for it in receiver.to("/hook")}) == EVENTS
+
+
 def starts_after(receiver, moment):
     return [it.at - moment for it in receiver.to("/hook") if it.at > moment + QUIET_AFTER_SECONDS + ARRIVAL_SECONDS]
 
@@ -81,7 +92,9 @@ def test_100_ms_after_a_delete_has_committed_no_request_starts_and_the_rest_is_c
     db.wait_until("SELECT in_flight FROM webhooks.status", 0)
     db.wait_for_states(webhook, pending=0)
     db.wait_until(
-        "SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s AND state <> 'pending'", EVENTS, params=[webhook["id"]]
+        "SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s AND state <> 'pending'",
+        EVENTS,
+        params=[webhook["id"]],
     )
     assert starts_after(receiver, deleted) == []
     states = [it["state"] for it in db.deliveries(webhook)]

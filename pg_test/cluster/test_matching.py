@@ -80,7 +80,8 @@ def two_owners(db, receiver):
     for owner in ("alice", "bob", None):
         db.create_webhook(receiver.url(f"/{owner}"), owner=owner)
     db.execute(
-        """INSERT INTO memories (id, owner_id, content, metadata) VALUES (%s, 'alice', 'of alice', '{"of": "alice"}')""", ID
+        """INSERT INTO memories (id, owner_id, content, metadata) VALUES (%s, 'alice', 'of alice', '{"of": "alice"}')""",
+        ID,
     )
     receiver.wait(1, "/alice")
     db.execute("""UPDATE memories SET owner_id = 'bob', content = 'of bob', metadata = '{"of": "bob"}'""")
@@ -102,7 +103,9 @@ def test_at_a_change_of_owner_neither_sees_the_others_values(two_owners):
     assert two_owners["bob"][0].data["content"] == "of bob" and "changes" not in two_owners["bob"][0].data
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [("alice", None, "memory.deleted"), (None, "alice", "memory.created")])
+@pytest.mark.parametrize(
+    ("before", "after", "told"), [("alice", None, "memory.deleted"), (None, "alice", "memory.created")]
+)
 def test_an_owner_that_comes_or_goes_is_told(db, receiver, before, after, told):
     db.memories(owner_column="owner_id")
     db.execute("INSERT INTO memories (owner_id, content) VALUES (%s, 'a')", before)
@@ -188,7 +191,9 @@ def test_a_deletion_reaches_whoever_got_the_creation(db, receiver, filters):
     db.memories(soft_delete_column="deleted_at")
     db.create_webhook(receiver.url(), filters=filters)
     for end in ("DELETE FROM memories", "UPDATE memories SET deleted_at = now()"):
-        db.execute("""INSERT INTO memories (content, tags, metadata) VALUES ('a', '{x}', '{"project": "p"}'), ('b', '{}', '{}')""")
+        db.execute(
+            """INSERT INTO memories (content, tags, metadata) VALUES ('a', '{x}', '{"project": "p"}'), ('b', '{}', '{}')"""
+        )
         db.execute(end)
         db.execute("DELETE FROM memories WHERE deleted_at IS NULL")
     db.settle()

@@ -296,7 +296,9 @@ def test_no_network_is_allowed_by_default(shared_db):
 
 
 def test_no_tenant_can_change_a_setting(shared_db):
-    changeable = "SELECT name FROM pg_settings WHERE name LIKE 'webhooks.%' AND context = ANY (ARRAY['user', 'backend'])"
+    changeable = (
+        "SELECT name FROM pg_settings WHERE name LIKE 'webhooks.%' AND context = ANY (ARRAY['user', 'backend'])"
+    )
     assert shared_db.rows(changeable) == []
     tenant = shared_db.connect(user=shared_db.role())
     for name in (*DEFAULTS, "allowed_networks", "max_in_flight", "jwt_secret"):

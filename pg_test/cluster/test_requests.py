@@ -177,7 +177,9 @@ def test_tls_is_spoken_with_an_authority_from_ca_file(db, make_receiver, authori
 
 def test_ca_file_holds_after_a_reload(db, make_receiver, authority):
     receiver = make_receiver(tls=authority.context("localhost"))
-    webhook = db.create_webhook(receiver.url(host="localhost"), retry_policy={"max_attempts": 100, "backoff_multiplier": 1})
+    webhook = db.create_webhook(
+        receiver.url(host="localhost"), retry_policy={"max_attempts": 100, "backoff_multiplier": 1}
+    )
     db.emit()
     db.wait_until("SELECT attempts FROM webhooks.deliveries", 1)
     with db.server.configured({"webhooks.ca_file": authority.file}):
@@ -242,8 +244,12 @@ def must_refuse(db, receiver, host):
 
 
 def test_the_address_guard_is_on_from_the_first_delivery(db, receiver):
-    by_name = db.create_webhook(receiver.url("/name", host="localhost"), retry_policy={"max_attempts": 100, "backoff_multiplier": 1})
-    by_address = db.create_webhook(receiver.url("/address"), retry_policy={"max_attempts": 100, "backoff_multiplier": 1})
+    by_name = db.create_webhook(
+        receiver.url("/name", host="localhost"), retry_policy={"max_attempts": 100, "backoff_multiplier": 1}
+    )
+    by_address = db.create_webhook(
+        receiver.url("/address"), retry_policy={"max_attempts": 100, "backoff_multiplier": 1}
+    )
     db.stop_worker()
     with db.server.configured({"webhooks.allowed_networks": ""}):
         db.start_worker()

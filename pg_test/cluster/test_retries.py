@@ -120,7 +120,9 @@ SUCCESSES = {
     "a body that breaks off": Answer(headers=(("Content-Length", "100"),), body=b"half", then="close"),
     "a body that is reset": Answer(headers=(("Content-Length", "100"),), body=b"half", then="reset"),
     "a body that never ends": Answer(endless=True),
-    "a body in broken chunks": Answer(headers=(("Transfer-Encoding", "chunked"),), body=b"zz\r\nnonsense", then="close"),
+    "a body in broken chunks": Answer(
+        headers=(("Transfer-Encoding", "chunked"),), body=b"zz\r\nnonsense", then="close"
+    ),
     "a body that is said to be gzip": Answer(headers=(("Content-Encoding", "gzip"),), body=b"it is not"),
     "a body that is no text": Answer(body=bytes(range(256)) * 8),
     "a large body": Answer(body=b"x" * 500_000),

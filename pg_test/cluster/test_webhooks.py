@@ -309,6 +309,4 @@ def test_delete_webhook_cancels_what_waits_and_the_log_stays(db, receiver):
     db.wait_for_states(webhook, delivered=1, cancelled=1)
     cancelled = db.the_delivery(webhook, "cancelled")
     assert cancelled["next_attempt_at"] is None
-    db.wait_until(
-        "SELECT count(*) FROM webhooks.attempts WHERE delivery_id = %s", 1, params=[cancelled["id"]]
-    )
+    db.wait_until("SELECT count(*) FROM webhooks.attempts WHERE delivery_id = %s", 1, params=[cancelled["id"]])

@@ -63,7 +63,9 @@ def test_an_idle_worker_runs_no_sql_between_polls_and_uses_no_cpu(db, receiver):
     before, used = transactions(db.server, db.name), cpu_seconds(pid)
     time.sleep(IDLE_SECONDS)  # the promise is about time that passes
     assert cpu_seconds(pid) - used <= 0.05
-    assert transactions(db.server, db.name) - before <= IDLE_SECONDS / 2 + 1, "a poll every few seconds, and nothing else"
+    assert transactions(db.server, db.name) - before <= IDLE_SECONDS / 2 + 1, (
+        "a poll every few seconds, and nothing else"
+    )
 
 
 @pytest.mark.quiet
@@ -147,7 +149,9 @@ def test_a_shutdown_does_not_wait_for_a_request_that_hangs(make_server, make_dat
     server.start()
 
 
-def test_events_that_were_emitted_while_the_server_was_going_down_are_sent_after_its_start(make_server, make_database, receiver):
+def test_events_that_were_emitted_while_the_server_was_going_down_are_sent_after_its_start(
+    make_server, make_database, receiver
+):
     server = make_server()
     db = make_database(server=server)
     receiver.answer("/hook", Answer(delay=0.02))

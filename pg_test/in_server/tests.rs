@@ -106,7 +106,7 @@ fn bad_input_gets_a_sqlstate_a_message_that_names_it_and_a_hint() {
         (create("https://example.com/#top"), "fragment"),
         (create(&long), "too long"),
         (create("http://127.0.0.1/"), "address refused"),
-        (with("'{}'"), "1 to 50"),
+        (with("'{}'"), "empty"),
         (with("'{memory.nothing}'"), "memory.nothing"),
         (with("'{memory.created,memory.created}'"), "memory.created"),
         (with("'{memory.created}', ''"), "secret"),

@@ -287,12 +287,12 @@ fn timestamp(value: i64, zone: &str, out: &mut String) {
 
 /// Days since 2000-01-01 as ISO 8601.
 fn date(value: i32, out: &mut String) {
-    const DAY_US: i64 = 86_400_000_000;
+    const DAY_MS: i64 = 86_400_000;
     match value {
         i32::MIN => out.push_str("\"-infinity\""),
         i32::MAX => out.push_str("\"infinity\""),
         value => {
-            let text = time::iso_millis(clock::unix_of(i64::from(value) * DAY_US));
+            let text = time::iso_millis(clock::unix_of(0) + i64::from(value) * DAY_MS);
             out.push('"');
             out.push_str(text.split('T').next().unwrap_or(&text));
             out.push('"');
@@ -457,6 +457,13 @@ fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, Unrenderable> {
         Ok(value)
     }))
     .catch_others(move |error| {
+        // SAFETY: the ERROR left the subtransaction open, and nothing may unwind past it: what is dropped
+        // on the way would work in an aborted transaction.
+        unsafe {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        restore();
         if let CaughtError::PostgresError(report) = &error {
             let fatal = matches!(
                 report.sql_error_code(),
@@ -470,12 +477,6 @@ fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, Unrenderable> {
                 error.rethrow();
             }
         }
-        // SAFETY: the ERROR left the subtransaction open.
-        unsafe {
-            pg_sys::MemoryContextSwitchTo(context);
-            pg_sys::RollbackAndReleaseCurrentSubTransaction();
-        }
-        restore();
         Err(Unrenderable)
     })
     .execute()

@@ -4,22 +4,18 @@
 //! partitioned ones, where it reaches leaves and later partitions. It runs as the writer; the rows that it
 //! writes go below the executor, and so need no rights of the writer's.
 
-use super::plan::{Column, Plan, plan};
+use super::data::{Row, text_of, value};
+use super::plan::{Plan, plan};
 use super::render::{self, Unrenderable};
 use super::store::Store;
 use super::subscribers::{self, Audience};
 use super::wake;
 use crate::error::Error;
 use crate::seam::clock;
-use crate::{settings, shmem};
+use crate::settings;
 use pgrx::pg_sys;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use webhooks_core::{payload, time};
-
-/// A string value this long is left out of what filters judge when the data are truncated: no filter can
-/// ask for it.
-const FILTERABLE: usize = 8 << 10;
 
 /// The record by which Postgres knows how to call a C function.
 #[unsafe(no_mangle)]
@@ -92,9 +88,32 @@ enum Operation {
     Delete,
 }
 
+/// Refuses a trigger that attach() would not have made: one that fires before the change, or per statement
+/// without the transition tables.
+fn must_be_ours(data: &pg_sys::TriggerData) -> Result<(), Error> {
+    let after = data.tg_event & pg_sys::TRIGGER_EVENT_TIMINGMASK == pg_sys::TRIGGER_EVENT_AFTER;
+    let per_row = data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0;
+    let (old, new) = (!data.tg_oldtable.is_null(), !data.tg_newtable.is_null());
+    let whole = match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+        pg_sys::TRIGGER_EVENT_INSERT => new,
+        pg_sys::TRIGGER_EVENT_UPDATE => old && new,
+        pg_sys::TRIGGER_EVENT_DELETE => old,
+        _ => true,
+    };
+    if after && (per_row || whole) {
+        Ok(())
+    } else {
+        Err(Error::State {
+            message: "the trigger is not one that webhooks.attach() makes".to_owned(),
+            hint: Some("Drop it, and use SELECT webhooks.attach('table').".to_owned()),
+        })
+    }
+}
+
 /// # Safety
 /// The data must be those of the trigger that is being fired.
 unsafe fn emit(data: &pg_sys::TriggerData) -> Result<(), Error> {
+    must_be_ours(data)?;
     let operation = match data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
         pg_sys::TRIGGER_EVENT_INSERT => Operation::Insert,
         pg_sys::TRIGGER_EVENT_UPDATE => Operation::Update,
@@ -143,33 +162,6 @@ unsafe fn emit(data: &pg_sys::TriggerData) -> Result<(), Error> {
     }
     emitter.close();
     Ok(())
-}
-
-/// A row's values.
-#[derive(Clone, Copy)]
-struct Row {
-    values: *const pg_sys::Datum,
-    nulls: *const bool,
-}
-
-impl Row {
-    /// # Safety
-    /// The slot must hold a row, and keep it as long as this is used.
-    unsafe fn of(slot: *mut pg_sys::TupleTableSlot) -> Self {
-        // SAFETY: as the caller says.
-        unsafe {
-            pg_sys::slot_getallattrs(slot);
-            Self {
-                values: (*slot).tts_values,
-                nulls: (*slot).tts_isnull,
-            }
-        }
-    }
-
-    fn get(self, column: &Column) -> Option<pg_sys::Datum> {
-        // SAFETY: the plan's columns are those of the table, and so of its rows.
-        unsafe { (!*self.nulls.add(column.index)).then(|| *self.values.add(column.index)) }
-    }
 }
 
 struct Emitter {
@@ -301,7 +293,7 @@ impl Emitter {
         }
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let fine = self.whole(new, &mut text, "");
+        let fine = self.plan.whole(new, &mut text, "");
         self.add(0, owner, new, text, fine, None)
     }
 
@@ -310,13 +302,13 @@ impl Emitter {
             return Ok(());
         }
         let mut changes = String::new();
-        let fine = self.changes(old, new, &mut changes);
+        let fine = self.plan.changes(old, new, &mut changes);
         if fine.is_ok() && changes.is_empty() {
             return Ok(());
         }
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let fine = fine.and_then(|()| self.whole(new, &mut text, "\"changes\":"));
+        let fine = fine.and_then(|()| self.plan.whole(new, &mut text, "\"changes\":"));
         if fine.is_ok() {
             text.pop();
             text.push_str(",\"changes\":{");
@@ -338,7 +330,7 @@ impl Emitter {
             text.push_str("{\"object\":");
             webhooks_core::json::write_string(&plan.object, &mut text);
             text.push_str(",\"id\":");
-            self.id(old, &mut text)?;
+            self.plan.id(old, &mut text)?;
             if let Some(column) = plan.metadata.map(|index| &plan.columns[index]) {
                 text.push(',');
                 text.push_str(&column.key);
@@ -364,7 +356,7 @@ impl Emitter {
         })();
         // Filters judge the whole row, so that a deletion reaches whoever got the creation.
         let mut subject = String::new();
-        self.filterable(old, &mut subject);
+        self.plan.filterable(old, &mut subject);
         self.add(2, owner, old, text, fine, Some(subject))
     }
 
@@ -396,7 +388,7 @@ impl Emitter {
         }
         if (shrunk || fine.is_err()) && subject.is_none() {
             let mut whole = String::new();
-            self.filterable(row, &mut whole);
+            self.plan.filterable(row, &mut whole);
             subject = Some(whole);
         }
         if self.store.is_none() {
@@ -415,153 +407,11 @@ impl Emitter {
         Ok(())
     }
 
-    /// The row as `data`. `without`: a key that is ours and so not a column's.
-    fn whole(&self, row: Row, out: &mut String, without: &str) -> Result<(), Unrenderable> {
-        let plan = &self.plan;
-        out.push('{');
-        for column in &plan.columns[..plan.leading] {
-            out.push_str(&column.key);
-            value(column, row, out)?;
-            out.push(',');
-        }
-        out.push_str("\"object\":");
-        webhooks_core::json::write_string(&plan.object, out);
-        out.push_str(",\"id\":");
-        self.id(row, out)?;
-        for column in plan.columns[plan.leading..]
-            .iter()
-            .filter(|column| column.key != without)
-        {
-            out.push(',');
-            out.push_str(&column.key);
-            value(column, row, out)?;
-        }
-        out.push('}');
-        Ok(())
-    }
-
-    /// The row as filters may judge it: what cannot be rendered or is too long to be asked for is left out.
-    fn filterable(&self, row: Row, out: &mut String) {
-        let plan = &self.plan;
-        out.push('{');
-        let mut first = true;
-        for column in plan.id.iter().chain(&plan.columns) {
-            let start = out.len();
-            if !first {
-                out.push(',');
-            }
-            out.push_str(&column.key);
-            let value_at = out.len();
-            let fine = if column.key == "\"id\":" {
-                self.id(row, out)
-            } else {
-                value(column, row, out)
-            };
-            let long = out.len() - value_at > FILTERABLE && out[value_at..].starts_with('"');
-            if fine.is_err() || long {
-                out.truncate(start);
-            } else {
-                first = false;
-            }
-        }
-        out.push('}');
-    }
-
-    /// `id` is always a string.
-    fn id(&self, row: Row, out: &mut String) -> Result<(), Unrenderable> {
-        let Some(column) = &self.plan.id else {
-            out.push_str("\"\"");
-            return Ok(());
-        };
-        let Some(datum) = row.get(column) else {
-            out.push_str("\"\"");
-            return Ok(());
-        };
-        let start = out.len();
-        // SAFETY: the plan knows the column's type.
-        unsafe { render::render(&column.kind, datum, out) }?;
-        if !out[start..].starts_with('"') {
-            let text = out.split_off(start);
-            webhooks_core::json::write_string(&text, out);
-        }
-        Ok(())
-    }
-
-    /// Each shown column whose text has changed: `"name":{"from":…,"to":…}`, …
-    fn changes(&self, old: Row, new: Row, out: &mut String) -> Result<(), Unrenderable> {
-        let (mut from, mut to) = (String::new(), String::new());
-        // Integer-like names come first in `columns`; the id stands behind them, as in data.
-        let (leading, rest) = self.plan.columns.split_at(self.plan.leading);
-        for column in leading.iter().chain(&self.plan.id).chain(rest) {
-            if same_image(column, old.get(column), new.get(column)) {
-                continue;
-            }
-            from.clear();
-            to.clear();
-            value(column, old, &mut from)?;
-            value(column, new, &mut to)?;
-            if from != to {
-                if !out.is_empty() {
-                    out.push(',');
-                }
-                out.push_str(&column.key);
-                out.push_str("{\"from\":");
-                out.push_str(&from);
-                out.push_str(",\"to\":");
-                out.push_str(&to);
-                out.push('}');
-            }
-        }
-        Ok(())
-    }
-
     fn close(self) {
         if let Some(store) = self.store {
             store.close();
         }
-        if self.truncated > 0
-            && let Some(shared) = shmem::shared()
-        {
-            // SAFETY: a variable of this process.
-            if let Some(slot) = shared.find_or_take(unsafe { pg_sys::MyDatabaseId }) {
-                slot.truncated.fetch_add(self.truncated, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-fn value(column: &Column, row: Row, out: &mut String) -> Result<(), Unrenderable> {
-    match row.get(column) {
-        None => {
-            out.push_str("null");
-            Ok(())
-        }
-        // SAFETY: the plan knows the column's type.
-        Some(datum) => unsafe { render::render(&column.kind, datum, out) },
-    }
-}
-
-/// A value as plain text: what its JSON says, without quotes.
-fn text_of(column: &Column, datum: pg_sys::Datum) -> Option<String> {
-    let mut text = String::new();
-    // SAFETY: the plan knows the column's type.
-    unsafe { render::render(&column.kind, datum, &mut text) }.ok()?;
-    if text.starts_with('"') {
-        serde_json::from_str(&text).ok()
-    } else {
-        Some(text)
-    }
-}
-
-/// Whether two values are the same to the byte: then they need not be rendered to be compared.
-fn same_image(column: &Column, old: Option<pg_sys::Datum>, new: Option<pg_sys::Datum>) -> bool {
-    match (old, new) {
-        (None, None) => true,
-        // SAFETY: both are of the column's type.
-        (Some(old), Some(new)) => unsafe {
-            crate::seam::raw::datumIsEqual(old, new, column.by_value, i32::from(column.length))
-        },
-        _ => false,
+        super::count_truncated(self.truncated);
     }
 }
 
@@ -605,7 +455,10 @@ impl Transition {
 
 impl Drop for Transition {
     fn drop(&mut self) {
-        // SAFETY: made by open().
-        unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) }
+        // An ERROR's unwinding leaves it to the memory context, which the transaction's end removes.
+        if !std::thread::panicking() {
+            // SAFETY: made by open().
+            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) }
+        }
     }
 }

@@ -86,7 +86,7 @@ static EVENTS: Statement = Statement::new(
          AND e.target IS NULL AND e.about IS DISTINCT FROM $3
          AND (NOT $7 OR EXISTS (SELECT FROM webhooks.delivery d
                                  WHERE d.webhook_id = $3 AND d.event_id = e.id AND d.state = 'failed'))
-       ORDER BY e.id LIMIT 1000",
+       ORDER BY e.id LIMIT 1000 FOR KEY SHARE OF e",
     &[
         pg_sys::UUIDOID,
         pg_sys::UUIDOID,
@@ -104,7 +104,7 @@ static QUEUE: Statement = Statement::new(
     &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID, pg_sys::UUIDOID, pg_sys::INT8OID],
 );
 static PENDING_OF_OWNER: Statement = Statement::new(
-    c"SELECT pg_catalog.count(*) FROM webhooks.queue q JOIN webhooks.webhook w ON w.id = q.webhook_id WHERE w.owner = $1",
+    c"SELECT pg_catalog.count(*) FROM webhooks.pending q JOIN webhooks.webhook w ON w.id = q.webhook_id WHERE w.owner = $1",
     &[pg_sys::TEXTOID],
 );
 

@@ -214,8 +214,13 @@ fn publish(event_type: &str, owner: Option<String>, data: &Value) -> Result<Opti
     let mut text = match webhooks_core::json::canonicalize(&whole, &mut checked) {
         Ok(()) => checked,
         Err(_) => {
-            let word = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or_default();
-            payload::minimal(word("object"), word("id"))
+            crate::emit::count_truncated(1);
+            let word = |key: &str| data.get(key).and_then(as_id);
+            let word = |key: &str| word(key).and_then(|it| it.as_str().map(str::to_owned));
+            payload::minimal(
+                &word("object").unwrap_or_default(),
+                &word("id").unwrap_or_default(),
+            )
         }
     };
     let limit = settings::max_payload();

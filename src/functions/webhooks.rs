@@ -60,13 +60,13 @@ static OBJECT: Statement = Statement::new(
 );
 static LIST: Statement = Statement::new(
     c"SELECT object FROM webhooks.webhook_object
-       WHERE ($1 IS NULL OR active = $1) AND ($2 IS NULL OR events @> ARRAY[$2]) AND ($3 IS NULL OR owner = $3)
+       WHERE ($1 IS NULL OR active = $1) AND ($2 IS NULL OR events @> ARRAY[$2] OR webhooks.wants(events, owner, NULL, $2, owner, '{}', NULL)) AND ($3 IS NULL OR owner = $3)
        ORDER BY id DESC LIMIT $4 OFFSET $5",
     &[pg_sys::BOOLOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID],
 );
 static COUNT: Statement = Statement::new(
     c"SELECT pg_catalog.count(*) FROM webhooks.webhook_object
-       WHERE ($1 IS NULL OR active = $1) AND ($2 IS NULL OR events @> ARRAY[$2]) AND ($3 IS NULL OR owner = $3)",
+       WHERE ($1 IS NULL OR active = $1) AND ($2 IS NULL OR events @> ARRAY[$2] OR webhooks.wants(events, owner, NULL, $2, owner, '{}', NULL)) AND ($3 IS NULL OR owner = $3)",
     &[pg_sys::BOOLOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
 );
 static LOCK: Statement = Statement::new(
@@ -133,6 +133,12 @@ fn create_webhook(
                 Some(own.clone())
             }
         };
+        if owner.as_deref() == Some("") {
+            return Err(Error::invalid(
+                "owner must not be empty",
+                "Leave it out for a webhook that receives the events of all owners.",
+            ));
+        }
         let url = checked_url(required(url, "url")?)?;
         let secret = match secret {
             Some(secret) => checked_secret(secret)?,

@@ -13,6 +13,9 @@ use std::ffi::CStr;
 /// How many rows go to the table at once.
 const BATCH: usize = 500;
 
+/// A row of at most this many bytes is stored as it is: TOAST_TUPLE_THRESHOLD is 2,032 with 8 kB blocks.
+const NEVER_TOASTED: u32 = 1_900;
+
 /// A table of ours, open for writing until dropped.
 pub(crate) struct Table {
     relation: pg_sys::Relation,
@@ -70,6 +73,13 @@ impl Table {
                 *(*slot).tts_isnull.add(column) = value.is_none();
             }
             pg_sys::ExecStoreVirtualTuple(slot);
+            // A row that is toasted is stored as another tuple, whose place heap_multi_insert does not
+            // tell the tuple that the indexes are made from.
+            let tuple = pg_sys::ExecFetchSlotHeapTuple(slot, true, std::ptr::null_mut());
+            if (*tuple).t_len > NEVER_TOASTED {
+                pg_sys::CatalogTupleInsertWithInfo(self.relation, tuple, self.indexes);
+                return;
+            }
         }
         self.used += 1;
         if self.used == BATCH {

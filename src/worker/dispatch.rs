@@ -243,7 +243,12 @@ impl Worker {
             chosen.clear();
             let event = match it.what {
                 What::Queued(webhook) => {
-                    self.scheduler.requeued(webhook);
+                    if self.scheduler.knows(webhook) {
+                        self.scheduler.requeued(webhook);
+                    } else {
+                        // Queued by a transaction that did not see the deletion.
+                        self.upkeep.cancel(webhook);
+                    }
                     nothing(it.key.id)
                 }
                 What::Nothing => nothing(it.key.id),

@@ -7,6 +7,7 @@ mod rows;
 mod settle;
 mod start;
 mod upkeep;
+mod write;
 
 use crate::seam::transaction::RolledBack;
 use crate::seam::{clock, raw};
@@ -124,12 +125,14 @@ impl Worker {
             self.obey();
             let pause = clock::mono_ms() < self.paused_until_ms;
             self.collect(&mut outcomes);
-            let tick = self.scheduler.tick(&self.limits, clock::now());
+            self.scheduler.tick(&self.limits, clock::now());
             if self.settings.enabled && !pause {
                 self.dispatch_if_due();
                 self.claim();
                 self.settle_if_due();
                 self.upkeep();
+                // Settling may have brought rows into memory.
+                self.claim();
             } else {
                 self.settle_if_due();
             }
@@ -139,6 +142,7 @@ impl Worker {
             self.slot
                 .threads
                 .store(self.pool.threads() as u32, Ordering::Relaxed);
+            let tick = self.scheduler.tick(&self.limits, clock::now());
             let sleep = self.sleep_ms(tick.wake_in_ms);
             if sleep > 1_000 {
                 // SAFETY: outside of a transaction. Nothing happens for a while: let autovacuum know now.
@@ -186,6 +190,7 @@ impl Worker {
         self.settle();
         self.write_stats();
         settle::flush_wal();
+        self.slot.left.store(true, Ordering::Release);
         exit(None);
     }
 

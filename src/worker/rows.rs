@@ -27,7 +27,7 @@ static BACKLOG: Statement = Statement::new(
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
                               AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = q.id)
                             ORDER BY q.seq LIMIT $3) q
-        JOIN webhooks.event e ON e.id = q.event_id
+        LEFT JOIN webhooks.event e ON e.id = q.event_id
        ORDER BY q.webhook_id, q.seq",
     &[pg_sys::UUIDARRAYOID, pg_sys::INT8ARRAYOID, pg_sys::INT8OID],
 );
@@ -38,7 +38,7 @@ static COMING_DUE: Statement = Statement::new(
                WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3
                  AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = q.id)
                ORDER BY q.due, q.id LIMIT $4) q
-        JOIN webhooks.event e ON e.id = q.event_id
+        LEFT JOIN webhooks.event e ON e.id = q.event_id
        ORDER BY q.due, q.id",
     &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
 );
@@ -60,7 +60,7 @@ impl Worker {
             });
             match fetched {
                 Ok(rows) => {
-                    let mut of: HashMap<Uuid, Vec<Recorded>> = HashMap::new();
+                    let mut of: HashMap<Uuid, Vec<Fetched>> = HashMap::new();
                     for row in rows {
                         of.entry(row.webhook).or_default().push(row);
                     }
@@ -68,7 +68,9 @@ impl Worker {
                     for (webhook, _) in wanting {
                         let rows = of.remove(&webhook).unwrap_or_default();
                         let more = rows.len() as i64 >= EACH;
-                        self.scheduler.rows(webhook, rows, more, now);
+                        let upto = rows.last().map(|row| row.seq);
+                        let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
+                        self.scheduler.rows(webhook, rows, upto, more, now);
                     }
                 }
                 Err(error) => {
@@ -100,7 +102,9 @@ impl Worker {
         });
         match fetched {
             Ok(rows) => {
-                let full = rows.len() as i64 >= DUE;
+                let last = rows.last().and_then(|row| Some((row.due_ms?, row.id)));
+                let full = last.filter(|_| rows.len() as i64 >= DUE);
+                let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                 self.scheduler.due_rows(rows, until, full, now);
             }
             Err(error) => self.rolled_back("fetch", &error),
@@ -108,35 +112,56 @@ impl Worker {
     }
 }
 
+/// A row of the queue; its event may be missing, and then there is nothing to send.
+struct Fetched {
+    id: Uuid,
+    webhook: Uuid,
+    seq: i64,
+    due_ms: Option<i64>,
+    recorded: Option<Recorded>,
+}
+
 /// Rows of a statement whose columns are those of the two above. Deliveries of one event share it.
-fn recorded(rows: &sql::Rows<'_>) -> Vec<Recorded> {
+fn recorded(rows: &sql::Rows<'_>) -> Vec<Fetched> {
     let mut events: HashMap<Uuid, Arc<Event>> = HashMap::new();
     (0..rows.len())
         .filter_map(|row| {
-            let id = rows.uuid(row, 3)?;
-            let event = match events.get(&id) {
-                Some(event) => Arc::clone(event),
-                None => {
-                    let event = Arc::new(Event {
-                        id,
-                        event_type: rows.get(row, 9)?,
-                        created_ms: rows.time(row, 10)?,
-                        data: rows.get(row, 11)?,
-                    });
-                    events.insert(id, Arc::clone(&event));
-                    event
-                }
-            };
-            Some(Recorded {
-                id: rows.uuid(row, 1)?,
-                webhook: rows.uuid(row, 2)?,
-                event,
-                seq: rows.get(row, 4)?,
-                attempts: u32::try_from(rows.get::<i32>(row, 5)?).unwrap_or(0),
-                attempts_before: u32::try_from(rows.get::<i32>(row, 6)?).unwrap_or(0),
-                due_ms: rows.time(row, 7),
-                created_ms: rows.time(row, 8)?,
+            let (id, webhook) = (rows.uuid(row, 1)?, rows.uuid(row, 2)?);
+            let (seq, due_ms) = (rows.get(row, 4)?, rows.time(row, 7));
+            let event_id = rows.uuid(row, 3)?;
+            if !events.contains_key(&event_id)
+                && let Some(event) = event(rows, row, event_id)
+            {
+                events.insert(event_id, Arc::new(event));
+            }
+            let recorded = events.get(&event_id).and_then(|event| {
+                Some(Recorded {
+                    id,
+                    webhook,
+                    event: Arc::clone(event),
+                    seq,
+                    attempts: u32::try_from(rows.get::<i32>(row, 5)?).unwrap_or(0),
+                    attempts_before: u32::try_from(rows.get::<i32>(row, 6)?).unwrap_or(0),
+                    due_ms,
+                    created_ms: rows.time(row, 8)?,
+                })
+            });
+            Some(Fetched {
+                id,
+                webhook,
+                seq,
+                due_ms,
+                recorded,
             })
         })
         .collect()
+}
+
+fn event(rows: &sql::Rows<'_>, row: usize, id: Uuid) -> Option<Event> {
+    Some(Event {
+        id,
+        event_type: rows.get(row, 9)?,
+        created_ms: rows.time(row, 10)?,
+        data: rows.get(row, 11)?,
+    })
 }

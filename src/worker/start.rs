@@ -18,6 +18,9 @@ use uuid::Uuid;
 use webhooks_deliver::Pool;
 use webhooks_schedule::{Position, Scheduler};
 
+/// Threads are started as they are needed, and webhooks.max_in_flight, which reloads, bounds the need.
+const THREADS_MOST: usize = 10_000;
+
 /// What the worker relies on, whatever the database or its owner has set.
 const PINNED: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
@@ -101,6 +104,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     unsafe {
         pg_sys::pgstat_report_appname(c"webhooks worker".as_ptr());
     }
+    // What is committed from here on is seen by the look at the catalog, or wakes again.
+    slot.woken.store(false, Ordering::Release);
     if extension_is_gone() {
         exit(Some((slot, State::NoExtension)));
     }
@@ -112,7 +117,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     let settings = Settings::read();
     let pool = match Pool::start(
         webhooks_deliver::Limits {
-            threads: settings.max_in_flight,
+            threads: THREADS_MOST,
             ..webhooks_deliver::Limits::default()
         },
         network(&settings),
@@ -127,7 +132,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
             };
             match Pool::start(
                 webhooks_deliver::Limits {
-                    threads: settings.max_in_flight,
+                    threads: THREADS_MOST,
                     ..webhooks_deliver::Limits::default()
                 },
                 network(&without),
@@ -159,7 +164,11 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     }
     match transaction(c"starting", Isolation::ReadCommitted, recent) {
         Ok(recent) => {
-            for (webhook, ends) in recent {
+            // Attempts that were under way, or that a crash took from the log, are not among them: so many
+            // that what is left of the limit is still more than 95 %.
+            let unknown = worker.settings.deliveries_per_minute.div_ceil(25) as usize;
+            for (webhook, mut ends) in recent {
+                ends.extend(std::iter::repeat_n(clock::mono_ms(), unknown));
                 worker.scheduler.seed_window(webhook, ends);
             }
         }

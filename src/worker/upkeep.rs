@@ -55,7 +55,8 @@ static RETAIN_DELIVERIES: Statement = Statement::new(
     ],
 );
 static EVENT_PAGE: Statement = Statement::new(
-    c"SELECT id FROM webhooks.event WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3",
+    c"SELECT id FROM webhooks.event WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3
+         FOR UPDATE SKIP LOCKED",
     &[pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID],
 );
 /// Removes events that no delivery, waiting or logged, and no outbox row refers to.
@@ -421,7 +422,7 @@ fn store(events: Vec<NewEvent>) {
 }
 
 fn retain_events(spi: &Connection, after: Uuid, floor: Uuid) -> Option<Uuid> {
-    let rows = spi.read(
+    let rows = spi.write(
         &EVENT_PAGE,
         &[sql::uuid(after), sql::uuid(floor), sql::arg(STEP)],
     );

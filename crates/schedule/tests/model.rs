@@ -297,7 +297,8 @@ impl World {
             rows.sort_by_key(|row| row.seq);
             let more = rows.len() >= 5;
             rows.truncate(5);
-            self.scheduler.rows(webhook, rows, more, self.now);
+            let upto = rows.last().map(|row| row.seq);
+            self.scheduler.rows(webhook, rows, upto, more, self.now);
         }
         if let Some((after, until)) = self.scheduler.wants_due(self.now) {
             let mut rows: Vec<Recorded> = self
@@ -313,7 +314,9 @@ impl World {
             rows.sort_by_key(|row| (row.due_ms, row.id));
             let full = rows.len() >= 5;
             rows.truncate(5);
-            self.scheduler.due_rows(rows, until, full, self.now);
+            let last = rows.last().map(|row| (row.due_ms.unwrap_or(0), row.id));
+            self.scheduler
+                .due_rows(rows, until, last.filter(|_| full), self.now);
         }
     }
 

@@ -98,8 +98,16 @@ impl Scheduler {
         wanting
     }
 
-    /// Rows that [`Scheduler::wants_rows`] asked for, in order; `more`: the queue has more of this webhook.
-    pub fn rows(&mut self, webhook: Uuid, rows: Vec<Recorded>, more: bool, now: Now) {
+    /// Rows that [`Scheduler::wants_rows`] asked for, in order; `upto`: the last one looked at, also if it
+    /// is not among them; `more`: the queue has more of this webhook.
+    pub fn rows(
+        &mut self,
+        webhook: Uuid,
+        rows: Vec<Recorded>,
+        upto: Option<i64>,
+        more: bool,
+        now: Now,
+    ) {
         let Some(&index) = self.by_webhook.get(&webhook) else {
             return;
         };
@@ -107,6 +115,10 @@ impl Scheduler {
         for row in rows {
             self.endpoints[index].cursor = row.seq;
             self.absorb(index, row, now, true);
+        }
+        let state = &mut self.endpoints[index];
+        if let Some(upto) = upto.filter(|_| state.definition.active) {
+            state.cursor = state.cursor.max(upto);
         }
         self.feed(index);
     }
@@ -132,22 +144,21 @@ impl Scheduler {
         }
     }
 
-    /// Retries that [`Scheduler::wants_due`] asked for, in order; `full`: there were more.
-    pub fn due_rows(&mut self, rows: Vec<Recorded>, until: i64, full: bool, now: Now) {
-        let last = rows
-            .last()
-            .and_then(|row| row.due_ms.map(|due| (due, row.id)));
+    /// Retries that [`Scheduler::wants_due`] asked for, in order. `full`: there are more, behind this key.
+    pub fn due_rows(
+        &mut self,
+        rows: Vec<Recorded>,
+        until: i64,
+        full: Option<(i64, Uuid)>,
+        now: Now,
+    ) {
         for row in rows {
             if let Some(&index) = self.by_webhook.get(&row.webhook) {
                 self.absorb(index, row, now, false);
             }
         }
-        self.due_full = full;
-        self.due_position = if full {
-            last.or(self.due_position)
-        } else {
-            Some((until, Uuid::max()))
-        };
+        self.due_full = full.is_some();
+        self.due_position = full.or(Some((until, Uuid::max())));
     }
 
     /// The queue holds rows behind `after` that memory does not.

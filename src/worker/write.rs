@@ -1,0 +1,411 @@
+//! What settling writes: units into `delivery`, `attempt`, `queue` and `outbox`, figures into the
+//! statistics. In a transaction of the caller's; an error is raised.
+
+use crate::emit::store::{NewEvent, Store};
+use crate::seam::clock;
+use crate::seam::sql::{self, Connection, Statement};
+use crate::seam::table::Table;
+use pgrx::{IntoDatum, pg_sys};
+use uuid::Uuid;
+use webhooks_schedule::{Attempt, Ending, How, StatsDelta, Unit};
+
+static QUEUE_INSERT: Statement = Statement::new(
+    c"INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, due, last_status, last_error, created_at)
+      SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9))",
+    &[
+        pg_sys::UUIDARRAYOID,
+        pg_sys::UUIDARRAYOID,
+        pg_sys::UUIDARRAYOID,
+        pg_sys::INT8ARRAYOID,
+        pg_sys::INT4ARRAYOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
+        pg_sys::INT4ARRAYOID,
+        pg_sys::TEXTARRAYOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
+    ],
+);
+static QUEUE_UPDATE: Statement = Statement::new(
+    c"UPDATE webhooks.queue q
+         SET attempts = u.attempts, due = u.due, last_status = u.status, last_error = u.error
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+             pg_catalog.unnest($5)) AS u(id, attempts, due, status, error)
+       WHERE q.id = u.id",
+    &[
+        pg_sys::UUIDARRAYOID,
+        pg_sys::INT4ARRAYOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
+        pg_sys::INT4ARRAYOID,
+        pg_sys::TEXTARRAYOID,
+    ],
+);
+static QUEUE_DELETE: Statement = Statement::new(
+    c"DELETE FROM webhooks.queue WHERE id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID],
+);
+static OUTBOX_DELETE: Statement = Statement::new(
+    c"DELETE FROM webhooks.outbox WHERE id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID],
+);
+/// The outcome of a request that was under way when its delivery was cancelled.
+static LATE: Statement = Statement::new(
+    c"INSERT INTO webhooks.delivery AS d (id, event_id, webhook_id, state, attempts, created_at, completed_at,
+                                          started_at, duration_ms, status, error, response_excerpt)
+      VALUES ($1, $2, $3, 'cancelled', $4, $5, $6, $7, $8, $9, $10, $11)
+      ON CONFLICT (id) DO UPDATE
+         SET attempts = excluded.attempts, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
+             status = excluded.status, error = excluded.error, response_excerpt = excluded.response_excerpt",
+    &[
+        pg_sys::UUIDOID,
+        pg_sys::UUIDOID,
+        pg_sys::UUIDOID,
+        pg_sys::INT4OID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::INT4OID,
+        pg_sys::INT4OID,
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+    ],
+);
+static DISABLE: Statement = Statement::new(
+    c"INSERT INTO webhooks.disabled AS d (webhook_id, activation, reason) VALUES ($1, $2, $3)
+      ON CONFLICT (webhook_id) DO UPDATE
+         SET activation = excluded.activation, reason = excluded.reason, disabled_at = excluded.disabled_at
+       WHERE d.activation <> excluded.activation",
+    &[pg_sys::UUIDOID, pg_sys::INT4OID, pg_sys::TEXTOID],
+);
+static STATS: Statement = Statement::new(
+    c"INSERT INTO webhooks.webhook_stats AS s
+             (webhook_id, total_attempts, successful_deliveries, failed_deliveries, last_delivery, failing_since, failed_since_success)
+      SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7))
+      ON CONFLICT (webhook_id) DO UPDATE
+         SET total_attempts = s.total_attempts + excluded.total_attempts,
+             successful_deliveries = s.successful_deliveries + excluded.successful_deliveries,
+             failed_deliveries = s.failed_deliveries + excluded.failed_deliveries,
+             last_delivery = greatest(s.last_delivery, excluded.last_delivery),
+             failing_since = excluded.failing_since,
+             failed_since_success = excluded.failed_since_success",
+    &[
+        pg_sys::UUIDARRAYOID,
+        pg_sys::INT8ARRAYOID,
+        pg_sys::INT8ARRAYOID,
+        pg_sys::INT8ARRAYOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
+        pg_sys::INT8ARRAYOID,
+    ],
+);
+static TOTALS: Statement = Statement::new(
+    c"UPDATE webhooks.worker_state
+         SET delivered_total = delivered_total + $1, failed_total = failed_total + $2, attempts_total = attempts_total + $3,
+             last_error = coalesce($4, last_error),
+             last_error_at = CASE WHEN $4 IS NULL THEN last_error_at ELSE pg_catalog.clock_timestamp() END",
+    &[pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::INT8OID, pg_sys::TEXTOID],
+);
+type Row12 = [Option<pg_sys::Datum>; 12];
+
+fn text(value: Option<&String>) -> Option<pg_sys::Datum> {
+    value.and_then(|text| text.as_str().into_datum())
+}
+
+fn id(id: Uuid) -> Option<pg_sys::Datum> {
+    sql::uuid(id)
+}
+
+fn log_row(ending: &Ending, state: &str) -> Row12 {
+    let attempt = ending.attempt.as_ref();
+    [
+        id(ending.id),
+        id(ending.event.id),
+        id(ending.webhook),
+        state.into_datum(),
+        (ending.attempts as i32).into_datum(),
+        sql::time(ending.created_ms),
+        sql::time(ending.ended_ms),
+        attempt.and_then(|it| sql::time(it.started_ms)),
+        attempt.and_then(|it| it.duration_ms.into_datum()),
+        attempt
+            .and_then(|it| it.status)
+            .and_then(|status| i32::from(status).into_datum()),
+        text(attempt.and_then(|it| it.error.as_ref())),
+        text(attempt.and_then(|it| it.excerpt.as_ref())),
+    ]
+}
+
+fn attempt_row(delivery: Uuid, attempt: &Attempt) -> [Option<pg_sys::Datum>; 7] {
+    [
+        id(delivery),
+        (attempt.number as i32).into_datum(),
+        sql::time(attempt.started_ms),
+        attempt.duration_ms.into_datum(),
+        attempt
+            .status
+            .and_then(|status| i32::from(status).into_datum()),
+        text(attempt.error.as_ref()),
+        text(attempt.excerpt.as_ref()),
+    ]
+}
+
+/// Writes units and news; in a transaction. An error is raised.
+pub(super) fn write(units: &[Unit], news: Vec<NewEvent>) {
+    let mut log = Vec::new();
+    let mut retries = Vec::new();
+    let mut late = Vec::new();
+    let mut unqueued = Vec::new();
+    for ending in units.iter().flat_map(|unit| &unit.endings) {
+        match ending.how {
+            How::Delivered => log.push((ending, "delivered")),
+            How::Failed => log.push((ending, "failed")),
+            How::Cancelled => log.push((ending, "cancelled")),
+            How::RetryAt(due_ms) => retries.push((ending, due_ms)),
+            How::Late => late.push(ending),
+        }
+        if ending.recorded && !matches!(ending.how, How::RetryAt(_)) {
+            unqueued.push(ending.id);
+        }
+    }
+    let open = |name, columns| match Table::open(name, columns) {
+        Ok(table) => table,
+        Err(error) => error.raise(),
+    };
+    if !log.is_empty() {
+        let mut table = open(c"delivery", 12);
+        for (ending, state) in log {
+            table.insert(&log_row(ending, state));
+        }
+        table.close();
+    }
+    if !retries.is_empty() {
+        let mut table = open(c"attempt", 7);
+        for (ending, _) in &retries {
+            if let Some(attempt) = &ending.attempt {
+                table.insert(&attempt_row(ending.id, attempt));
+            }
+        }
+        table.close();
+    }
+    let gone: Vec<_> = units.iter().filter_map(|unit| unit.outbox).collect();
+    let mut moved = Vec::new();
+    if !gone.is_empty() {
+        let mut table = open(c"outbox", 4);
+        for key in gone {
+            if !table.delete_at((key.block, key.offset), 2, key.id) {
+                moved.push(key.id);
+            }
+        }
+        table.close();
+    }
+    if !news.is_empty() {
+        match Store::open() {
+            Ok(mut store) => {
+                for event in news {
+                    store.add(event);
+                }
+                store.close();
+            }
+            Err(error) => error.raise(),
+        }
+    }
+    sql::connect(|spi| {
+        if !moved.is_empty() {
+            spi.write(&OUTBOX_DELETE, &[sql::uuids(moved)]);
+        }
+        if !unqueued.is_empty() {
+            spi.write(&QUEUE_DELETE, &[sql::uuids(unqueued)]);
+        }
+        insert_queue(spi, units, &retries);
+        update_queue(spi, &retries);
+        for ending in late {
+            let row = log_row(ending, "cancelled");
+            let args: Vec<_> = row
+                .iter()
+                .enumerate()
+                .filter(|(column, _)| *column != 3)
+                .map(|(_, it)| *it)
+                .collect();
+            spi.write(&LATE, &args);
+        }
+        for disable in units.iter().filter_map(|unit| unit.disable.as_ref()) {
+            spi.write(
+                &DISABLE,
+                &[
+                    id(disable.webhook),
+                    sql::arg(disable.activation),
+                    sql::arg(disable.reason.clone()),
+                ],
+            );
+            crate::emit::subscribers::invalidate();
+        }
+    });
+}
+
+/// A `timestamptz` for an array.
+fn stamp(unix_ms: i64) -> Option<pgrx::datum::TimestampWithTimeZone> {
+    pgrx::datum::TimestampWithTimeZone::try_from(clock::timestamp_of(unix_ms)).ok()
+}
+
+fn insert_queue(spi: &Connection, units: &[Unit], retries: &[(&Ending, i64)]) {
+    let fresh: Vec<_> = retries
+        .iter()
+        .filter(|(ending, _)| !ending.recorded)
+        .collect();
+    let queued: Vec<_> = units.iter().flat_map(|unit| &unit.queued).collect();
+    if fresh.is_empty() && queued.is_empty() {
+        return;
+    }
+    let attempt = |ending: &Ending| ending.attempt.clone();
+    spi.write(
+        &QUEUE_INSERT,
+        &[
+            sql::uuids(
+                queued
+                    .iter()
+                    .map(|it| it.id)
+                    .chain(fresh.iter().map(|it| it.0.id)),
+            ),
+            sql::uuids(
+                queued
+                    .iter()
+                    .map(|it| it.event)
+                    .chain(fresh.iter().map(|it| it.0.event.id)),
+            ),
+            sql::uuids(
+                queued
+                    .iter()
+                    .map(|it| it.webhook)
+                    .chain(fresh.iter().map(|it| it.0.webhook)),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|it| it.seq)
+                    .chain(fresh.iter().map(|it| it.0.seq))
+                    .collect::<Vec<i64>>(),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|_| 0)
+                    .chain(fresh.iter().map(|it| it.0.attempts as i32))
+                    .collect::<Vec<i32>>(),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|_| None)
+                    .chain(fresh.iter().map(|it| stamp(it.1)))
+                    .collect::<Vec<_>>(),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|_| None)
+                    .chain(
+                        fresh
+                            .iter()
+                            .map(|it| attempt(it.0).and_then(|a| a.status).map(i32::from)),
+                    )
+                    .collect::<Vec<Option<i32>>>(),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|_| None)
+                    .chain(fresh.iter().map(|it| attempt(it.0).and_then(|a| a.error)))
+                    .collect::<Vec<Option<String>>>(),
+            ),
+            sql::arg(
+                queued
+                    .iter()
+                    .map(|it| stamp(it.created_ms))
+                    .chain(fresh.iter().map(|it| stamp(it.0.created_ms)))
+                    .collect::<Vec<_>>(),
+            ),
+        ],
+    );
+}
+
+fn update_queue(spi: &Connection, retries: &[(&Ending, i64)]) {
+    let recorded: Vec<_> = retries
+        .iter()
+        .filter(|(ending, _)| ending.recorded)
+        .collect();
+    if recorded.is_empty() {
+        return;
+    }
+    let attempt = |ending: &Ending| ending.attempt.clone();
+    spi.write(
+        &QUEUE_UPDATE,
+        &[
+            sql::uuids(recorded.iter().map(|it| it.0.id)),
+            sql::arg(
+                recorded
+                    .iter()
+                    .map(|it| it.0.attempts as i32)
+                    .collect::<Vec<i32>>(),
+            ),
+            sql::arg(recorded.iter().map(|it| stamp(it.1)).collect::<Vec<_>>()),
+            sql::arg(
+                recorded
+                    .iter()
+                    .map(|it| attempt(it.0).and_then(|a| a.status).map(i32::from))
+                    .collect::<Vec<Option<i32>>>(),
+            ),
+            sql::arg(
+                recorded
+                    .iter()
+                    .map(|it| attempt(it.0).and_then(|a| a.error))
+                    .collect::<Vec<Option<String>>>(),
+            ),
+        ],
+    );
+}
+
+/// Adds figures to the statistics; notes an error of the worker's own.
+pub(super) fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error: Option<String>) {
+    let sum = |of: fn(&StatsDelta) -> u64| stats.iter().map(|(_, it)| of(it) as i64).sum::<i64>();
+    let each = |of: fn(&StatsDelta) -> u64| {
+        sql::arg(
+            stats
+                .iter()
+                .map(|(_, it)| of(it) as i64)
+                .collect::<Vec<i64>>(),
+        )
+    };
+    if !stats.is_empty() {
+        spi.write(
+            &STATS,
+            &[
+                sql::uuids(stats.iter().map(|(id, _)| *id)),
+                each(|it| it.attempts),
+                each(|it| it.delivered),
+                each(|it| it.failed),
+                sql::arg(
+                    stats
+                        .iter()
+                        .map(|(_, it)| it.last_delivery_ms.and_then(stamp))
+                        .collect::<Vec<_>>(),
+                ),
+                sql::arg(
+                    stats
+                        .iter()
+                        .map(|(_, it)| it.failing_since_ms.and_then(stamp))
+                        .collect::<Vec<_>>(),
+                ),
+                each(|it| it.failed_since_success),
+            ],
+        );
+    }
+    spi.write(
+        &TOTALS,
+        &[
+            sql::arg(sum(|it| it.delivered)),
+            sql::arg(sum(|it| it.failed)),
+            sql::arg(sum(|it| it.attempts)),
+            sql::arg(error),
+        ],
+    );
+}
