@@ -214,9 +214,9 @@ impl Names {
                 None => self.take_off(&mut state, name, false)?,
             }
         };
-        // Once on the way, see whether those in front of us hang.
-        for until in [deadline.min(Instant::now() + SLOW), deadline] {
-            if let Some(found) = flight.wait(until) {
+        // On the way, see whether those in front of us hang: each look may find room for one thread more.
+        while Instant::now() < deadline {
+            if let Some(found) = flight.wait(deadline.min(Instant::now() + SLOW / 4)) {
                 return found.ok_or(Failure::NameNotFound);
             }
             self.staff(&mut lock(&self.state));
