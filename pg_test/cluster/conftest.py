@@ -66,7 +66,7 @@ def cluster():
         yield server.start()
     finally:
         server.stop()
-        alarms = server.alarms()
+        alarms = server.alarms(server.judged)
         server.remove()
         assert not alarms, f"in the server's log: {alarms}"
 
@@ -89,15 +89,20 @@ def make_server(request):
 
 @pytest.fixture(autouse=True)
 def log_of_this_test(request):
-    """Remembers where the log begins that belongs to the test; fails a test that crashed something."""
+    """Remembers where the log begins that belongs to the test; fails a test that crashed something, and no other."""
     if "cluster" not in request.fixturenames:
         yield
         return
     server = request.getfixturevalue("cluster")
+    server.recover()
     began = server.log_size()
     request.node.log = (server, began)
     yield
-    assert not server.alarms(began), server.alarms(began)
+    alarms = server.alarms(began)
+    if alarms:
+        server.recover()
+    server.judged = server.log_size()
+    assert not alarms, alarms
 
 
 @pytest.hookimpl(wrapper=True)

@@ -243,6 +243,7 @@ class Database:
     # The end
 
     def drop(self):
+        self.server.recover()  # a test that crashed it must not spoil the next
         with contextlib.suppress(psycopg.Error):
             fresh = self.connect()
             if fresh.execute("SELECT FROM pg_extension WHERE extname = 'webhooks'").fetchone():

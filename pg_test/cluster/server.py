@@ -72,6 +72,7 @@ class Server:
         self.port = free_port()
         self.settings = {**SETTINGS, **(PRELOADED if settings is None else settings)}
         self.process = None
+        self.judged = 0  # how much of the log has been looked through for alarms
         self.guard = subprocess.Popen(
             ["sh", "-c", GUARD, "guard", self.dir], cwd="/", stdin=subprocess.PIPE, start_new_session=True
         )
@@ -97,12 +98,22 @@ class Server:
                 start_new_session=True,  # Ctrl-C in the terminal is for the tests, which then stop the server
                 **self.run_as,
             )
+        self._wait_until_ready(began)
+        return self
+
+    def recover(self):
+        """After a crash of one of its processes: waits until the server is back, or starts it again."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        else:
+            self._wait_until_ready(self.log_size())
+
+    def _wait_until_ready(self, began):
         deadline = time.monotonic() + START_SECONDS
         while not self.accepts_connections():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start:\n{self.log(began)}")
             time.sleep(0.02)
-        return self
 
     def stop(self):
         """A fast shutdown; what hangs is ended the hard way."""

@@ -52,13 +52,21 @@ def test_no_60_seconds_hold_more_starts_than_the_limit_retries_included_and_at_l
 @pytest.mark.slow
 @pytest.mark.settings({"webhooks.deliveries_per_minute": "30"})
 def test_a_restart_opens_no_new_window(db, receiver):
-    db.create_webhook(receiver.url())
+    """Neither for attempts that had ended nor for those that were under way when the worker stopped."""
+    gate = receiver.gate()
+    receiver.answer("/under_way", *[Answer()] * 25, Answer(hold=gate))
+    ended = db.create_webhook(receiver.url("/ended"))
+    db.create_webhook(receiver.url("/under_way"))
     db.emit_many(40)
-    receiver.wait(28, timeout=65)
+    db.wait_for_states(ended, delivered=30)
+    receiver.wait(30, "/under_way")
     db.stop_worker()
+    gate.open()
     db.start_worker()
-    receiver.wait(31, timeout=75)
-    assert most_in_a_window([it.at for it in receiver.to()]) <= 30
+    for path in ("/ended", "/under_way"):
+        receiver.wait(31, path, timeout=75)
+    most = {path: most_in_a_window([it.at for it in receiver.to(path)]) for path in ("/ended", "/under_way")}
+    assert most == {"/ended": 30, "/under_way": 30}
 
 
 @pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})

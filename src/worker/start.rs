@@ -164,9 +164,13 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     }
     match transaction(c"starting", Isolation::ReadCommitted, recent) {
         Ok(recent) => {
-            // Attempts that were under way, or that a crash took from the log, are not among them: so many
-            // that what is left of the limit is still more than 95 %.
-            let unknown = worker.settings.deliveries_per_minute.div_ceil(25) as usize;
+            // Attempts that were under way, or that a crash took from the log, are not among them. With 1000 a
+            // minute, what is left of the limit is still more than 95 %.
+            let settings = &worker.settings;
+            let unknown = settings
+                .concurrent_deliveries
+                .max(settings.deliveries_per_minute / 25);
+            let unknown = unknown as usize;
             for (webhook, mut ends) in recent {
                 ends.extend(std::iter::repeat_n(clock::mono_ms(), unknown));
                 worker.scheduler.seed_window(webhook, ends);
