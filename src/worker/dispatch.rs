@@ -83,6 +83,7 @@ impl Worker {
         if now >= self.swept_ms + SWEEP_MS && !self.position.has_more() {
             self.swept_ms = now;
             self.position.sweep();
+            self.scheduler.reread_due();
         }
         let mut begun = false;
         loop {

@@ -161,6 +161,12 @@ impl Scheduler {
         self.due_position = full.or(Some((until, Uuid::max())));
     }
 
+    /// Retries are read from the beginning again: some may have come by a restore.
+    pub fn reread_due(&mut self) {
+        self.due_position = None;
+        self.due_full = false;
+    }
+
     /// The queue holds rows behind `after` that memory does not.
     pub(super) fn rewind(&mut self, index: usize, after: i64) {
         let Some(state) = self.endpoints.get_mut(index) else {
