@@ -1,0 +1,69 @@
+"""Benchmark 4: what bad neighbours do to a healthy endpoint."""
+
+import threading
+import time
+
+import setting
+from figures import Figure, ratio
+from latency import OURS, at_rate, percentile
+from sinks import Timing
+
+RATE = 100
+SECONDS = 12
+ROUNDS = 3
+# What the bad endpoints are, how many, and whose shards their events are for: one a second each.
+NEIGHBOURS = {"1,000 endpoints that never answer": ("/hang", 1000), "50 endpoints that answer after 4 s": ("/after/4", 50)}
+
+
+def keep_busy(db, count, stop):
+    """An event a second for each of the bad endpoints, spread over the second as ten statements."""
+    with db.connect() as session:
+        due, tenth = time.monotonic(), 0
+        while not stop.is_set():
+            session.execute(
+                "INSERT INTO memories (id, content, shard)"
+                " SELECT nextval('bad'), repeat('x', 60), g FROM generate_series(%s, %s) g",
+                [tenth * count // 10, (tenth + 1) * count // 10 - 1],
+            )
+            tenth = (tenth + 1) % 10
+            due += 0.1
+            time.sleep(max(0.0, due - time.monotonic()))
+
+
+def healthy(server, neighbours=None):
+    """The healthy endpoint's p99 in milliseconds, while the neighbours have their events."""
+    sink = Timing()
+    try:
+        with setting.attached(server) as db:
+            db.execute("CREATE SEQUENCE bad START 1000000")
+            db.create_webhook(f"{sink.url}/", ["memory.created"], filters={"tags": "food", "shard": -1})
+            if neighbours:
+                path, count = neighbours
+                setting.create_webhooks(db, sink.url + path, count)
+            stop = threading.Event()
+            busy = threading.Thread(target=keep_busy, args=(db, neighbours[1], stop)) if neighbours else None
+            if busy:
+                busy.start()
+                time.sleep(6)  # longer than their requests take: their state is what it will stay
+            try:
+                taken = at_rate(db, OURS.replace("content)", "content, shard)").replace("%s)", "%s, -1)"), sink, RATE, SECONDS)
+            finally:
+                stop.set()
+                if busy:
+                    busy.join()
+            return percentile(taken, 0.99)
+    finally:
+        sink.close()
+
+
+def run(report):
+    with setting.server() as server:
+        rounds = [
+            [healthy(server), *(healthy(server, neighbours) for neighbours in NEIGHBOURS.values())] for _ in range(ROUNDS)
+        ]
+    alone = Figure([it[0] for it in rounds], "ms", 2)
+    report.tell("isolation", "p99 of a healthy endpoint, alone", alone)
+    for number, name in enumerate(NEIGHBOURS, 1):
+        beside = Figure([it[number] for it in rounds], "ms", 2)
+        report.tell("isolation", f"p99 beside {name}", beside)
+        report.at_most("isolation", f"p99 beside {name}, against alone", ratio(beside, alone), 3)
