@@ -32,7 +32,11 @@ CREATE TABLE webhooks.webhook (
     filters                    jsonb,
     created_at                 timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at                 timestamptz NOT NULL DEFAULT clock_timestamp(),
-    created_under              pg_snapshot NOT NULL DEFAULT pg_current_snapshot()
+    created_under              pg_snapshot NOT NULL DEFAULT pg_current_snapshot(),
+    paused_at                  timestamptz,
+    paused_under               pg_snapshot,
+    resumed_at                 timestamptz,
+    resumed_under              pg_snapshot
 ) USING heap;
 CREATE INDEX webhook_owner ON webhooks.webhook (owner, id);
 COMMENT ON TABLE  webhooks.webhook IS 'Endpoints and what they subscribe to; written by users, never by the worker';
@@ -52,18 +56,34 @@ COMMENT ON COLUMN webhooks.webhook.filters IS 'Keys and values an event must hav
 COMMENT ON COLUMN webhooks.webhook.created_at IS 'When it was created';
 COMMENT ON COLUMN webhooks.webhook.updated_at IS 'When it was last changed';
 COMMENT ON COLUMN webhooks.webhook.created_under IS 'Snapshot of its creation: what had committed by then is not for it';
+COMMENT ON COLUMN webhooks.webhook.paused_at IS 'When it was last switched off (created so, by its user, or by the worker)';
+COMMENT ON COLUMN webhooks.webhook.paused_under IS 'Snapshot of that: what had committed by then is still for it';
+COMMENT ON COLUMN webhooks.webhook.resumed_at IS 'When it was last switched on again';
+COMMENT ON COLUMN webhooks.webhook.resumed_under IS 'Snapshot of that: what committed between the two is not for it';
+
+CREATE TABLE webhooks.deleted_webhook (
+    id         uuid        PRIMARY KEY,
+    owner      text,
+    deleted_at timestamptz NOT NULL DEFAULT clock_timestamp()
+) USING heap;
+COMMENT ON TABLE  webhooks.deleted_webhook IS 'Whose a deleted webhook was, as long as something of it is logged';
+COMMENT ON COLUMN webhooks.deleted_webhook.id IS 'Id of the webhook';
+COMMENT ON COLUMN webhooks.deleted_webhook.owner IS 'Its owner';
+COMMENT ON COLUMN webhooks.deleted_webhook.deleted_at IS 'When it was deleted';
 
 CREATE TABLE webhooks.disabled (
-    webhook_id  uuid        PRIMARY KEY,
-    activation  integer     NOT NULL,
-    reason      text        NOT NULL,
-    disabled_at timestamptz NOT NULL DEFAULT now()
+    webhook_id     uuid        PRIMARY KEY,
+    activation     integer     NOT NULL,
+    reason         text        NOT NULL,
+    disabled_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    disabled_under pg_snapshot NOT NULL DEFAULT pg_current_snapshot()
 ) USING heap;
 COMMENT ON TABLE  webhooks.disabled IS 'Webhooks that the worker has switched off; apart from webhooks.webhook, so that worker and users never lock the same row';
 COMMENT ON COLUMN webhooks.disabled.webhook_id IS 'webhooks.webhook.id';
 COMMENT ON COLUMN webhooks.disabled.activation IS 'The activation that it ended; switching on again starts the next';
 COMMENT ON COLUMN webhooks.disabled.reason IS 'Why, for people';
 COMMENT ON COLUMN webhooks.disabled.disabled_at IS 'When';
+COMMENT ON COLUMN webhooks.disabled.disabled_under IS 'Snapshot of that, as webhooks.webhook.paused_under';
 
 CREATE TABLE webhooks.webhook_stats (
     webhook_id            uuid        PRIMARY KEY,
@@ -71,6 +91,7 @@ CREATE TABLE webhooks.webhook_stats (
     successful_deliveries bigint      NOT NULL DEFAULT 0,
     failed_deliveries     bigint      NOT NULL DEFAULT 0,
     last_delivery         timestamptz,
+    activation            integer     NOT NULL DEFAULT 0,
     failing_since         timestamptz,
     failed_since_success  bigint      NOT NULL DEFAULT 0
 ) USING heap WITH (fillfactor = 50);
@@ -80,6 +101,7 @@ COMMENT ON COLUMN webhooks.webhook_stats.total_attempts IS 'Requests made';
 COMMENT ON COLUMN webhooks.webhook_stats.successful_deliveries IS 'Deliveries that ended delivered';
 COMMENT ON COLUMN webhooks.webhook_stats.failed_deliveries IS 'Deliveries that ended failed';
 COMMENT ON COLUMN webhooks.webhook_stats.last_delivery IS 'When the last delivery succeeded';
+COMMENT ON COLUMN webhooks.webhook_stats.activation IS 'The webhook''s activation that the next two belong to';
 COMMENT ON COLUMN webhooks.webhook_stats.failing_since IS 'When the first delivery failed that no success has followed';
 COMMENT ON COLUMN webhooks.webhook_stats.failed_since_success IS 'Deliveries that failed since the last success';
 

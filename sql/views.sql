@@ -30,7 +30,7 @@ COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) 
     'Whether a webhook with these events, owner and filters gets an event with this type, owner and content';
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands
--- for it. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
+-- for it. Which events are for a webhook by their time is judged as crates/schedule/src/lifetime.rs does. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
 CREATE VIEW webhooks.pending AS
 SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
   FROM webhooks.queue q
@@ -40,9 +40,16 @@ SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.crea
   JOIN webhooks.event e ON e.id = o.id
   JOIN webhooks.webhook w
     ON e.target = w.id
-    OR (e.target IS NULL AND e.about IS DISTINCT FROM w.id AND w.active
+    OR (e.target IS NULL AND e.about IS DISTINCT FROM w.id
         AND NOT (e.created_at <= w.created_at AND pg_visible_in_snapshot(o.xid, w.created_under))
-        AND NOT EXISTS (SELECT FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation)
+        AND NOT EXISTS (
+            SELECT FROM (SELECT w.paused_at, w.paused_under, w.active
+                           WHERE NOT EXISTS (SELECT FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation)
+                         UNION ALL
+                         SELECT d.disabled_at, d.disabled_under, false
+                           FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation) p (at, under, over)
+             WHERE e.created_at >= p.at AND NOT pg_visible_in_snapshot(o.xid, p.under)
+               AND (NOT p.over OR (e.created_at <= w.resumed_at AND pg_visible_in_snapshot(o.xid, w.resumed_under))))
         AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject));
 COMMENT ON VIEW   webhooks.pending IS 'Deliveries that have not ended';
 COMMENT ON COLUMN webhooks.pending.id IS 'The delivery';

@@ -429,7 +429,7 @@ pub(crate) struct Settings {
     pub(crate) header_prefix: String,
     pub(crate) user_agent: String,
     pub(crate) guard: webhooks_core::address::Guard,
-    pub(crate) allowed_ports: Vec<u16>,
+    pub(crate) endpoint_rules: webhooks_core::endpoint::Rules,
     /// Empty: only the system's.
     pub(crate) ca_file: String,
 }
@@ -453,7 +453,7 @@ impl Settings {
             header_prefix: string(&HEADER_PREFIX),
             user_agent: string(&USER_AGENT),
             guard: guard(),
-            allowed_ports: allowed_ports(),
+            endpoint_rules: endpoint_rules(),
             ca_file: string(&CA_FILE),
         }
     }

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from database import some_uuid
 from forms import DELIVERY_COLUMNS, is_id, is_now, time_of
-from receiver import Answer
+from receiver import Answer, hang
 
 ONE_ATTEMPT = {"max_attempts": 1}
 # Attempts after 0 s, 1 s, 10 s, 100 s: what failed once waits a while.
@@ -199,6 +199,22 @@ def test_retry_delivery_sends_what_was_delivered_once_more(db, receiver):
     assert (first.json["id"], second.json["attempt"]) == (second.json["id"], 2)
 
 
+def test_the_log_of_a_deleted_webhook_stays_for_its_owner_and_nobody_else(db, receiver):
+    alice, bob = db.as_owner("alice"), db.as_owner("bob")
+    webhook = db.create_webhook(receiver.url(), session=alice)
+    db.emit(owner="alice")
+    db.wait_for_states(webhook, delivered=1)
+    delivery = db.the_delivery(webhook)["id"]
+    db.delete_webhook(webhook, session=alice)
+    for session in (alice, None):
+        listed = db.one("SELECT webhooks.list_deliveries(%s)", webhook["id"], session=session)
+        assert [it["id"] for it in listed["deliveries"]] == [delivery]
+        assert db.one("SELECT webhooks.get_delivery(%s)", delivery, session=session)["state"] == "delivered"
+    db.fails("SELECT webhooks.list_deliveries(%s)", webhook["id"], state="P0002", session=bob)
+    db.fails("SELECT webhooks.get_delivery(%s)", delivery, state="P0002", session=bob)
+    db.fails("SELECT webhooks.get_webhook(%s)", webhook["id"], state="P0002", session=alice)
+
+
 def test_retry_delivery_of_a_deleted_webhook_is_an_error(db, receiver):
     webhook = db.create_webhook(receiver.url())
     db.emit()
@@ -255,6 +271,20 @@ def test_replay_of_only_failed_takes_what_failed(db, receiver):
     assert receiver.to("/hook")[-1].json["id"] == failed
 
 
+def test_replay_of_only_failed_leaves_what_a_later_replay_has_delivered_or_will(db, receiver):
+    receiver.answer("/hook", 500, 500, Answer(hold=(gate := receiver.gate())))
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 1})
+    db.emit_many(2)
+    db.wait_for_states(webhook, failed=2)
+    again = "SELECT webhooks.replay(%s, now() - interval '1 hour', only_failed => true)"
+    assert db.one(again, webhook["id"]) == 2
+    receiver.wait_under_way(2, "/hook")
+    assert db.one(again, webhook["id"]) == 0, "under way already"
+    gate.open()
+    db.wait_for_states(webhook, delivered=2)
+    assert db.one(again, webhook["id"]) == 0, "delivered since"
+
+
 def test_replay_takes_what_matches_now(db, receiver):
     other = db.create_webhook(receiver.url("/other"))
     for kind in ("a", "b"):
@@ -299,6 +329,20 @@ def test_send_test_reaches_the_webhook_whatever_it_subscribes_to_active_or_not(d
     assert request.json["id"] == request.header("webhook-id") == event
     assert request.json["type"] == request.header("X-Lanonasis-Event") == "webhook.test"
     assert request.json["webhook_id"] == webhook["id"]
+    db.wait_for_states(webhook, delivered=1)
+
+
+def test_a_test_of_an_inactive_webhook_outlasts_the_worker_and_can_be_tried_again(db, receiver):
+    webhook = db.create_webhook(receiver.url(), active=False)
+    receiver.answer("/hook", hang(), 200)
+    db.send_test(webhook)
+    receiver.wait_under_way(1, "/hook")
+    db.wait_until("SELECT count(*) FROM webhooks.queue", 1)
+    db.stop_worker()
+    db.start_worker()
+    db.wait_for_states(webhook, delivered=1)
+    db.one("SELECT webhooks.retry_delivery(%s)", db.the_delivery(webhook)["id"])
+    receiver.wait(3, "/hook")
     db.wait_for_states(webhook, delivered=1)
 
 

@@ -43,6 +43,51 @@ def test_what_waits_is_held_while_inactive_and_goes_on_after(db, receiver):
     db.wait_for_states(webhook, delivered=1, timeout=3)
 
 
+def test_what_committed_before_a_pause_is_held_though_the_worker_had_not_looked(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    db.stop_worker()
+    db.emit(data={"object": "activity", "n": 1})
+    db.update_webhook(webhook, active=False)
+    assert db.the_delivery(webhook)["state"] == "pending"
+    db.start_worker()
+    db.wait_until("SELECT count(*) FROM webhooks.outbox", 0)
+    assert db.the_delivery(webhook)["state"] == "pending"
+    db.update_webhook(webhook, active=True)
+    db.wait_for_states(webhook, delivered=1)
+    assert [it.data["n"] for it in receiver.to("/hook")] == [1]
+
+
+def test_what_committed_in_a_pause_is_left_out_though_the_worker_looked_only_after_it(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    db.create_webhook(receiver.url("/other"))
+    db.stop_worker()
+    db.update_webhook(webhook, active=False)
+    db.emit(data={"object": "activity", "n": 1})
+    db.update_webhook(webhook, active=True)
+    db.emit(data={"object": "activity", "n": 2})
+    assert len(db.deliveries(webhook)) == 1, "as the view sees it while they wait"
+    db.start_worker()
+    receiver.wait(2, "/other")
+    db.settle()
+    assert [it.data["n"] for it in receiver.to("/hook")] == [2]
+    assert len(db.deliveries(webhook)) == 1
+
+
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})
+def test_what_an_endpoint_that_is_gone_had_waiting_is_held_to_the_last_event(db, receiver):
+    """More than the worker takes into memory at once."""
+    webhook = db.create_webhook(receiver.url())
+    receiver.answer("/hook", 410)
+    db.emit_many(3000)
+    db.wait_until("SELECT count(*) FROM webhooks.outbox", 0)
+    db.wait_until("SELECT in_flight FROM webhooks.status", 0)
+    receiver.answer("/hook", 200)
+    assert db.get_webhook(webhook)["active"] is False
+    failed = len(db.deliveries(webhook, "failed"))
+    db.update_webhook(webhook, active=True)
+    db.wait_for_states(webhook, delivered=3000 - failed, timeout=20)
+
+
 def a_busy_webhook(db, receiver):
     """A webhook with a queue of events, of which some have been answered."""
     receiver.answer("/hook", Answer(delay=0.03))

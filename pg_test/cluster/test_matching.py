@@ -186,6 +186,15 @@ def test_filters_judge_the_data_of_emitted_events(db, receiver):
     assert [it.data["kind"] for it in receiver.to("/hook")] == ["a"]
 
 
+def test_a_filter_on_the_object_lets_creation_change_and_deletion_through(db, receiver):
+    sink = Sink(db, receiver, filters={"object": "memory"})
+    db.memories()
+    db.execute("INSERT INTO memories (content) VALUES ('a')")
+    db.execute("UPDATE memories SET content = 'b'")
+    db.execute("DELETE FROM memories")
+    assert [body["type"] for body in sink.take(3)] == ["memory.created", "memory.updated", "memory.deleted"]
+
+
 @pytest.mark.parametrize("filters", [{"content": "a"}, {"tags": "x"}, {"project": "p"}], ids=json.dumps)
 def test_a_deletion_reaches_whoever_got_the_creation(db, receiver, filters):
     db.memories(soft_delete_column="deleted_at")

@@ -333,6 +333,39 @@ def test_a_reloaded_setting_holds_without_a_restart(db, receiver):
     assert db.one("SELECT pid FROM webhooks.status") == pid
 
 
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})
+def test_alter_database_holds_for_the_worker_that_runs(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    receiver.answer("/hook", Answer(delay=0.02))
+    db.emit_many(20)
+    db.wait_for_states(webhook, delivered=20)
+    assert receiver.peak("/hook") == 5
+    db.execute(f"ALTER DATABASE {db.name} SET webhooks.concurrent_deliveries = 1")
+    pid = db.one("SELECT pid FROM webhooks.status")
+    db.wait_until("SELECT pid FROM webhooks.status", lambda now: now not in (pid, None), timeout=15)
+    receiver.answer("/one", Answer(delay=0.02))
+    db.update_webhook(webhook, url=receiver.url("/one"))
+    db.emit_many(20)
+    db.wait_for_states(webhook, delivered=40)
+    assert receiver.peak("/one") == 1
+
+
+def test_require_https_holds_on_reload_for_webhooks_there_are(db, cluster, receiver):
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
+
+    def refused():
+        event = db.send_test(webhook)
+        error = "SELECT last_error FROM webhooks.deliveries WHERE event_id = %s AND state <> 'pending'"
+        db.wait_until(f"SELECT EXISTS ({error})", True, params=[event])
+        return "https" in (db.one(error, event) or "")
+
+    assert not refused()
+    with cluster.configured({"webhooks.require_https": "on"}):
+        tries = iter(range(500))
+        while not refused():
+            assert next(tries, None) is not None, "the setting does not hold"
+
+
 @pytest.mark.settings({"webhooks.enabled": "off"})
 def test_enabled_off_captures_and_sends_nothing(empty_db, receiver):
     db = empty_db

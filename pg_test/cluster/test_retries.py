@@ -354,6 +354,10 @@ def test_a_webhook_without_a_success_and_with_20_failed_deliveries_is_switched_o
     db.settle()
     assert db.get_webhook(lucky)["active"] is True, "it had a success between"
     assert db.update_webhook(bad, active=True)["disabled_reason"] is None
+    db.emit()
+    db.wait_for_states(bad, failed=21)
+    db.settle()
+    assert db.get_webhook(bad)["active"] is True, "switched on again, it has its time again"
 
 
 def test_twenty_failures_at_once_switch_nothing_off(db, receiver):

@@ -36,16 +36,7 @@ fn attach(
                 "An object is a name in lower case: letters, digits and underscores.",
             ));
         }
-        if [
-            "webhook",
-            "delivery",
-            "system",
-            "analytics",
-            "search",
-            "user",
-        ]
-        .contains(&object)
-        {
+        if ["webhook", "delivery", "system", "analytics"].contains(&object) {
             return Err(Error::invalid(
                 format!("object \"{object}\" is reserved"),
                 "Choose another name for the rows of the table.",

@@ -105,16 +105,14 @@ impl Plan {
         Ok(())
     }
 
-    /// The row as filters may judge it: what cannot be rendered or is too long to be asked for is left out.
+    /// The row as filters may judge it, with the `object` of its data: what cannot be rendered or is too long to be asked for is left out.
     pub(super) fn filterable(&self, row: Row, out: &mut String) {
         let plan = self;
-        out.push('{');
-        let mut first = true;
+        out.push_str("{\"object\":");
+        webhooks_core::json::write_string(&plan.object, out);
         for column in plan.id.iter().chain(&plan.columns) {
             let start = out.len();
-            if !first {
-                out.push(',');
-            }
+            out.push(',');
             out.push_str(&column.key);
             let value_at = out.len();
             let fine = if column.key == "\"id\":" {
@@ -125,8 +123,6 @@ impl Plan {
             let long = out.len() - value_at > FILTERABLE && out[value_at..].starts_with('"');
             if fine.is_err() || long {
                 out.truncate(start);
-            } else {
-                first = false;
             }
         }
         out.push('}');

@@ -31,8 +31,9 @@ static GET: Statement = Statement::new(
     c"SELECT d.object, d.webhook_id, e.id, e.type, e.created_at, e.data, w.url
         FROM webhooks.delivery_object d
         LEFT JOIN webhooks.webhook w ON w.id = d.webhook_id
+        LEFT JOIN webhooks.deleted_webhook g ON g.id = d.webhook_id
         LEFT JOIN webhooks.event e ON e.id = d.event_id
-       WHERE d.id = $1 AND ($2 IS NULL OR w.owner = $2)",
+       WHERE d.id = $1 AND ($2 IS NULL OR coalesce(w.owner, g.owner) = $2)",
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
 static ATTEMPTS: Statement = Statement::new(
@@ -62,8 +63,12 @@ static RETRY: Statement = Statement::new(
           INSERT INTO webhooks.attempt (delivery_id, attempt, started_at, duration_ms, status, error, response_excerpt)
           SELECT id, attempts, started_at, duration_ms, status, error, response_excerpt
             FROM ended WHERE started_at IS NOT NULL)
-      INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, attempts_before, last_status, last_error, created_at)
-      SELECT id, event_id, webhook_id, $3, attempts, attempts, status, error, created_at FROM ended
+      INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, attempts_before, due, last_status, last_error, created_at)
+      SELECT n.id, n.event_id, n.webhook_id, $3, n.attempts, n.attempts,
+             -- The backlog of an inactive webhook is not read, but a test goes to it all the same: what is due is read.
+             (SELECT pg_catalog.clock_timestamp() FROM webhooks.event e WHERE e.id = n.event_id AND e.type = 'webhook.test'),
+             n.status, n.error, n.created_at
+        FROM ended n
       RETURNING webhook_id",
     &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::INT8OID],
 );
@@ -71,7 +76,12 @@ static STATE: Statement = Statement::new(
     c"SELECT d.state, w.id IS NOT NULL, EXISTS (SELECT FROM webhooks.event e WHERE e.id = d.event_id)
         FROM webhooks.delivery_object d
         LEFT JOIN webhooks.webhook w ON w.id = d.webhook_id
-       WHERE d.id = $1 AND ($2 IS NULL OR w.owner = $2)",
+        LEFT JOIN webhooks.deleted_webhook g ON g.id = d.webhook_id
+       WHERE d.id = $1 AND ($2 IS NULL OR coalesce(w.owner, g.owner) = $2)",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+static DELETED: Statement = Statement::new(
+    c"SELECT FROM webhooks.deleted_webhook WHERE id = $1 AND ($2 IS NULL OR owner = $2)",
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
 static WEBHOOK: Statement = Statement::new(
@@ -84,8 +94,6 @@ static EVENTS: Statement = Statement::new(
         FROM webhooks.event e
        WHERE e.id > $1 AND e.id < $2 AND e.created_at >= $5 AND e.created_at <= $6
          AND e.target IS NULL AND e.about IS DISTINCT FROM $3
-         AND (NOT $7 OR EXISTS (SELECT FROM webhooks.delivery d
-                                 WHERE d.webhook_id = $3 AND d.event_id = e.id AND d.state = 'failed'))
        ORDER BY e.id LIMIT 1000 FOR KEY SHARE OF e",
     &[
         pg_sys::UUIDOID,
@@ -94,7 +102,25 @@ static EVENTS: Statement = Statement::new(
         pg_sys::BOOLOID,
         pg_sys::TIMESTAMPTZOID,
         pg_sys::TIMESTAMPTZOID,
-        pg_sys::BOOLOID,
+    ],
+);
+/// Of these events, with the bounds of their deliveries' ids: those whose deliveries to the webhook have
+/// failed, and that none has brought there since or will.
+static FAILED: Statement = Statement::new(
+    c"SELECT u.id
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) WITH ORDINALITY AS u(id, low, high, n)
+       WHERE EXISTS (SELECT FROM webhooks.delivery d
+                      WHERE d.id BETWEEN u.low AND u.high AND d.event_id = u.id AND d.webhook_id = $4 AND d.state = 'failed')
+         AND NOT EXISTS (SELECT FROM webhooks.delivery d
+                          WHERE d.id BETWEEN u.low AND u.high AND d.event_id = u.id AND d.webhook_id = $4 AND d.state = 'delivered')
+         AND NOT EXISTS (SELECT FROM webhooks.queue q
+                          WHERE q.id BETWEEN u.low AND u.high AND q.event_id = u.id AND q.webhook_id = $4)
+       ORDER BY u.n",
+    &[
+        pg_sys::UUIDARRAYOID,
+        pg_sys::UUIDARRAYOID,
+        pg_sys::UUIDARRAYOID,
+        pg_sys::UUIDOID,
     ],
 );
 static QUEUE: Statement = Statement::new(
@@ -130,7 +156,13 @@ fn list_deliveries(
         }
         as_owner(|| {
             sql::connect(|spi| {
-                must_exist(spi, webhook, caller.owner())?;
+                if let Err(absent) = must_exist(spi, webhook, caller.owner()) {
+                    // Its log outlives a webhook.
+                    let deleted = [sql::uuid(webhook), arg(caller.owner())];
+                    if spi.write(&DELETED, &deleted).len() == 0 {
+                        return Err(absent);
+                    }
+                }
                 let which = [sql::uuid(webhook), arg(state)];
                 let total = spi.write(&COUNT, &which).get::<i64>(0, 1).unwrap_or(0);
                 let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
@@ -382,7 +414,6 @@ fn replay_events(
                 arg(!filter.is_empty()),
                 Some(pg_sys::Datum::from(since)),
                 Some(pg_sys::Datum::from(until)),
-                arg(only_failed),
             ],
         );
         let mut chosen = Vec::new();
@@ -403,6 +434,24 @@ fn replay_events(
             if fits {
                 chosen.push(event);
             }
+        }
+        if only_failed && !chosen.is_empty() {
+            let bounds: Vec<_> = chosen
+                .iter()
+                .map(|&event| id::deliveries_of(event))
+                .collect();
+            let failed = spi.write(
+                &FAILED,
+                &[
+                    sql::uuids(chosen),
+                    sql::uuids(bounds.iter().map(|it| it.0)),
+                    sql::uuids(bounds.iter().map(|it| it.1)),
+                    sql::uuid(webhook),
+                ],
+            );
+            chosen = (0..failed.len())
+                .filter_map(|row| failed.uuid(row, 1))
+                .collect();
         }
         if !chosen.is_empty() {
             let ids = chosen

@@ -22,8 +22,10 @@ use webhooks_core::secret::Secret;
 static KNOWN_TYPES: Statement =
     Statement::new(c"SELECT name FROM webhooks.event_type ORDER BY name", &[]);
 static CREATE: Statement = Statement::new(
-    c"INSERT INTO webhooks.webhook (id, owner, url, events, secret, active, max_attempts, backoff_multiplier, max_delay, filters)
-      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb)",
+    c"INSERT INTO webhooks.webhook (id, owner, url, events, secret, active, max_attempts, backoff_multiplier, max_delay, filters,
+                                    paused_at, paused_under)
+      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb,
+              CASE WHEN NOT $6 THEN pg_catalog.clock_timestamp() END, CASE WHEN NOT $6 THEN pg_catalog.pg_current_snapshot() END)",
     &[
         pg_sys::UUIDOID,
         pg_sys::TEXTOID,
@@ -76,9 +78,19 @@ static LOCK: Statement = Statement::new(
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
 static UPDATE: Statement = Statement::new(
-    c"UPDATE webhooks.webhook
+    c"UPDATE webhooks.webhook w
          SET url = $2, events = $3, secret = $4, active = $5, max_attempts = $6, backoff_multiplier = $7, max_delay = $8,
              filters = $9::text::jsonb, activation = $10, updated_at = pg_catalog.clock_timestamp(),
+             paused_at = CASE $11 WHEN 'paused' THEN pg_catalog.clock_timestamp()
+                              WHEN 'resumed' THEN coalesce((SELECT d.disabled_at FROM webhooks.disabled d
+                                                             WHERE d.webhook_id = w.id AND d.activation = w.activation), paused_at)
+                              ELSE paused_at END,
+             paused_under = CASE $11 WHEN 'paused' THEN pg_catalog.pg_current_snapshot()
+                                 WHEN 'resumed' THEN coalesce((SELECT d.disabled_under FROM webhooks.disabled d
+                                                                WHERE d.webhook_id = w.id AND d.activation = w.activation), paused_under)
+                                 ELSE paused_under END,
+             resumed_at = CASE $11 WHEN 'resumed' THEN pg_catalog.clock_timestamp() ELSE resumed_at END,
+             resumed_under = CASE $11 WHEN 'resumed' THEN pg_catalog.pg_current_snapshot() ELSE resumed_under END,
              previous_secret = CASE WHEN secret = $4 THEN previous_secret END,
              previous_secret_expires_at = CASE WHEN secret = $4 THEN previous_secret_expires_at END
        WHERE id = $1",
@@ -93,10 +105,13 @@ static UPDATE: Statement = Statement::new(
         pg_sys::INT4OID,
         pg_sys::TEXTOID,
         pg_sys::INT4OID,
+        pg_sys::TEXTOID,
     ],
 );
 static DELETE: Statement = Statement::new(
-    c"DELETE FROM webhooks.webhook WHERE id = $1 AND ($2 IS NULL OR owner = $2)",
+    c"WITH gone AS (
+          DELETE FROM webhooks.webhook WHERE id = $1 AND ($2 IS NULL OR owner = $2) RETURNING id, owner)
+      INSERT INTO webhooks.deleted_webhook (id, owner) SELECT id, owner FROM gone",
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
 
@@ -240,8 +255,12 @@ fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonB>) -> JsonB {
                 let (fields, owned, activation, disabled) = locked(&rows, webhook)?;
                 let new = merged(spi, fields, owned, changes)?;
                 // Switching on starts a new activation: what the worker disabled was the one before.
-                let switched_on = changes.get("active") == Some(&Value::Bool(true))
-                    && (disabled || !rows_active(&rows));
+                let was_on = rows_active(&rows) && !disabled;
+                let switched = match changes.get("active") {
+                    Some(Value::Bool(true)) if !was_on => Some("resumed"),
+                    Some(Value::Bool(false)) if was_on => Some("paused"),
+                    _ => None,
+                };
                 spi.write(
                     &UPDATE,
                     &[
@@ -254,7 +273,8 @@ fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonB>) -> JsonB {
                         arg(new.policy.backoff_multiplier),
                         arg(new.policy.max_delay as i32),
                         arg(new.filters),
-                        arg(activation + i32::from(switched_on)),
+                        arg(activation + i32::from(switched == Some("resumed"))),
+                        arg(switched),
                     ],
                 );
                 object(spi, webhook, caller.owner()).map(JsonB)

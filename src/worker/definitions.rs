@@ -16,7 +16,7 @@ use webhooks_core::filter::Filter;
 use webhooks_core::request::Target;
 use webhooks_core::retry::Policy;
 use webhooks_core::secret::Secret;
-use webhooks_schedule::{Definition, Snapshot};
+use webhooks_schedule::{Definition, Lifetime, Moment, Snapshot};
 
 static VERSIONS: Statement =
     Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
@@ -25,10 +25,13 @@ static LOAD: Statement = Statement::new(
              CASE WHEN w.previous_secret_expires_at > pg_catalog.clock_timestamp() THEN w.previous_secret END,
              w.active AND d.webhook_id IS NULL, w.activation,
              w.max_attempts, w.backoff_multiplier, w.max_delay, w.filters::text,
-             w.created_at, w.created_under::text, s.failing_since, s.failed_since_success
+             w.created_at, w.created_under::text,
+             coalesce(d.disabled_at, w.paused_at), coalesce(d.disabled_under, w.paused_under)::text,
+             w.resumed_at, w.resumed_under::text,
+             s.failing_since, s.failed_since_success
         FROM webhooks.webhook w
         LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
-        LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+        LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id AND s.activation = w.activation
        WHERE w.id = ANY ($1)",
     &[pg_sys::UUIDARRAYOID],
 );
@@ -46,15 +49,10 @@ static INVALIDATED: AtomicBool = AtomicBool::new(false);
 /// Where the row of a webhook lay, and which transaction wrote it.
 type Version = ((u32, u16), u32);
 
-/// When a webhook was created: the snapshot, and Unix milliseconds.
-type Created = (Snapshot, i64);
-
 /// What memory holds of `webhooks.webhook`.
 #[derive(Default)]
 pub(super) struct Definitions {
     versions: HashMap<Uuid, Version>,
-    /// Which events are older than a webhook, and so not for it.
-    created: HashMap<Uuid, Created>,
     /// The count of changes that has been looked at.
     seen: u64,
 }
@@ -62,7 +60,7 @@ pub(super) struct Definitions {
 /// What a look at the table has found.
 #[derive(Default)]
 pub(super) struct Changes {
-    loaded: Vec<(Definition, Version, Option<Created>)>,
+    loaded: Vec<(Definition, Version)>,
     gone: Vec<Uuid>,
 }
 
@@ -81,14 +79,6 @@ impl Definitions {
     /// Whether somebody has committed a change that was not looked at.
     pub(super) fn have_changed(&self, slot: &Slot) -> bool {
         slot.definitions.load(Ordering::Acquire) != self.seen
-    }
-
-    /// Whether an event of this transaction and time had committed before the webhook was created. Both
-    /// must say so: after a restore the numbers of transactions mean nothing, and clocks are set back.
-    pub(super) fn predates(&self, webhook: Uuid, xid: u64, created_ms: i64) -> bool {
-        self.created
-            .get(&webhook)
-            .is_some_and(|(under, at)| created_ms <= *at && under.sees(xid))
     }
 }
 
@@ -164,19 +154,15 @@ impl Worker {
             let rows = spi.read(&LOAD, &[sql::uuids(part.iter().copied())]);
             for row in 0..rows.len() {
                 if let Some(it) = self.definition(&rows, row) {
-                    let version = there.get(&it.0.id).copied().unwrap_or_default();
-                    changes.loaded.push((it.0, version, it.1));
+                    let version = there.get(&it.id).copied().unwrap_or_default();
+                    changes.loaded.push((it, version));
                 }
             }
         }
         Some(changes)
     }
 
-    fn definition(
-        &self,
-        rows: &sql::Rows<'_>,
-        row: usize,
-    ) -> Option<(Definition, Option<Created>)> {
+    fn definition(&self, rows: &sql::Rows<'_>, row: usize) -> Option<Definition> {
         let id = rows.uuid(row, 1)?;
         let url: String = rows.get(row, 3)?;
         let events: Vec<String> = rows.get(row, 4)?;
@@ -185,19 +171,22 @@ impl Worker {
             .get::<String>(row, 12)
             .and_then(|text| serde_json::from_str(&text).ok())
             .and_then(|value| Filter::parse(&value).ok());
-        let rules = webhooks_core::endpoint::Rules {
-            require_https: crate::settings::endpoint_rules().require_https,
-            allowed_ports: self.settings.allowed_ports.clone(),
+        let moment = |at, under| {
+            Some(Moment {
+                at_ms: rows.time(row, at)?,
+                under: Snapshot::parse(&rows.get::<String>(row, under)?)?,
+            })
         };
-        let created_ms = rows.time(row, 13)?;
-        let under = rows
-            .get::<String>(row, 14)
-            .and_then(|text| Snapshot::parse(&text));
-        let definition = Definition {
+        Some(Definition {
             id,
             owner: rows.get(row, 2),
             active: rows.get(row, 7)?,
             activation: rows.get(row, 8)?,
+            lifetime: Lifetime {
+                created: moment(13, 14),
+                paused: moment(15, 16),
+                resumed: moment(17, 18),
+            },
             subscription: Subscription::of(&events),
             filter: filter.unwrap_or_default(),
             policy: Policy {
@@ -205,7 +194,7 @@ impl Worker {
                 backoff_multiplier: rows.get(row, 10)?,
                 max_delay: u32::try_from(rows.get::<i32>(row, 11)?).unwrap_or(1),
             },
-            endpoint: Endpoint::parse(&url, &rules)
+            endpoint: Endpoint::parse(&url, &self.settings.endpoint_rules)
                 .map(Arc::new)
                 .map_err(|error| error.to_string()),
             target: Arc::new(Target {
@@ -220,10 +209,9 @@ impl Worker {
                 livemode: self.settings.livemode,
                 max_payload: self.settings.max_payload,
             }),
-            failing_since_ms: rows.time(row, 15),
-            failed_since_success: u64::try_from(rows.get::<i64>(row, 16).unwrap_or(0)).unwrap_or(0),
-        };
-        Some((definition, under.map(|under| (under, created_ms))))
+            failing_since_ms: rows.time(row, 19),
+            failed_since_success: u64::try_from(rows.get::<i64>(row, 20).unwrap_or(0)).unwrap_or(0),
+        })
     }
 
     /// Takes changes into memory. `counted` is the count of changes from before the snapshot.
@@ -233,31 +221,25 @@ impl Worker {
     }
 
     fn apply(&mut self, changes: Changes, start: bool) {
-        for (mut definition, version, created) in changes.loaded {
+        for (mut definition, version) in changes.loaded {
             let id = definition.id;
-            if let Some(index) = self.scheduler.index_of(id) {
+            let known = self.scheduler.index_of(id);
+            let known = known.map(|index| self.scheduler.definition(index));
+            if let Some(known) = known.filter(|it| it.activation == definition.activation) {
                 // The figures in memory are ahead of those in the table.
-                let known = self.scheduler.definition(index);
                 definition.failing_since_ms = known.failing_since_ms;
                 definition.failed_since_success = known.failed_since_success;
                 // So is the knowledge of having switched it off.
-                if known.activation == definition.activation
-                    && !known.active
-                    && self.settling.disabled(id)
-                {
+                if !known.active && self.settling.disabled(id) {
                     definition.active = false;
+                    definition.lifetime.paused = None;
                 }
             }
             self.definitions.versions.insert(id, version);
-            match created {
-                Some(created) => self.definitions.created.insert(id, created),
-                None => self.definitions.created.remove(&id),
-            };
             self.scheduler.put(definition, start);
         }
         for id in changes.gone {
             self.definitions.versions.remove(&id);
-            self.definitions.created.remove(&id);
             self.scheduler.remove(id, clock::now());
             self.upkeep.cancel(id);
         }

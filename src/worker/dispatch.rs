@@ -246,6 +246,8 @@ impl Worker {
                 What::Queued(webhook) => {
                     if self.scheduler.knows(webhook) {
                         self.scheduler.requeued(webhook);
+                        // A test that is tried again is due, whether its webhook is active or not.
+                        self.scheduler.reread_due();
                     } else {
                         // Queued by a transaction that did not see the deletion.
                         self.upkeep.cancel(webhook);
@@ -269,8 +271,8 @@ impl Worker {
                             for &index in audience.iter() {
                                 let definition = self.scheduler.definition(index);
                                 if Some(definition.id) == about
-                                    || self.definitions.predates(
-                                        definition.id,
+                                    || !definition.lifetime.covers(
+                                        definition.active,
                                         it.xid,
                                         event.created_ms,
                                     )

@@ -9,7 +9,7 @@ mod start;
 mod upkeep;
 mod write;
 
-use crate::seam::transaction::RolledBack;
+use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::seam::{clock, raw};
 use crate::settings::Settings;
 use crate::shmem::{self, Slot, State};
@@ -46,6 +46,9 @@ pub(crate) struct Worker {
     definitions: Definitions,
     settling: Settling,
     upkeep: Upkeep,
+    /// What `ALTER DATABASE … SET` said when the worker connected, and when that was last looked at.
+    database_settings: Option<String>,
+    configured_ms: u64,
     polled_ms: u64,
     swept_ms: u64,
     /// Not before: something failed that may be better soon.
@@ -64,7 +67,7 @@ fn limits(settings: &Settings) -> Limits {
 fn network(settings: &Settings) -> Network {
     Network {
         guard: settings.guard.clone(),
-        allowed_ports: settings.allowed_ports.clone(),
+        allowed_ports: settings.endpoint_rules.allowed_ports.clone(),
         ca_file: (!settings.ca_file.is_empty()).then(|| PathBuf::from(&settings.ca_file)),
     }
 }
@@ -126,6 +129,7 @@ impl Worker {
             let pause = clock::mono_ms() < self.paused_until_ms;
             self.collect(&mut outcomes);
             self.scheduler.tick(&self.limits, clock::now());
+            self.follow_database_settings();
             if self.settings.enabled && !pause {
                 self.dispatch_if_due();
                 self.claim();
@@ -196,14 +200,18 @@ impl Worker {
 
     fn reload(&mut self) {
         let settings = Settings::read();
+        // Drops kept connections, and so is left alone when nothing about the network has changed. What a CA
+        // file holds may have, under the same name.
+        if network(&settings) != network(&self.settings) || !settings.ca_file.is_empty() {
+            let done = start::with_or_without_ca_file(&settings, |network| {
+                self.pool.reconfigure(network.clone())
+            });
+            if let Err(error) = done {
+                pgrx::warning!("webhooks goes on with the old network settings: {error}");
+            }
+        }
         if settings == self.settings {
             return;
-        }
-        // Drops kept connections, and so is left alone when nothing about the network has changed.
-        if network(&settings) != network(&self.settings)
-            && let Err(error) = self.pool.reconfigure(network(&settings))
-        {
-            pgrx::warning!("webhooks goes on with the old network settings: {error}");
         }
         self.limits = limits(&settings);
         self.settings = settings;
@@ -215,6 +223,24 @@ impl Worker {
         self.scheduler.settings_changed();
         self.definitions.forget_versions();
         self.polled_ms = 0;
+    }
+
+    /// Starts anew when `ALTER DATABASE … SET` has changed, which Postgres applies to new connections only.
+    fn follow_database_settings(&mut self) {
+        let now = clock::mono_ms();
+        if now < self.configured_ms + POLL_MS {
+            return;
+        }
+        self.configured_ms = now;
+        match transaction(
+            c"settings",
+            Isolation::ReadCommitted,
+            start::database_settings,
+        ) {
+            Ok(settings) if settings != self.database_settings => self.leave(),
+            Ok(_) => {}
+            Err(error) => self.rolled_back("settings", &error),
+        }
     }
 
     fn collect(&mut self, outcomes: &mut Vec<Outcome>) {
@@ -231,7 +257,12 @@ impl Worker {
             .ended(ended, &self.limits, clock::now(), jitter);
     }
 
+    /// Hands over what may start: unless somebody has changed webhooks, which is to be looked at first, since
+    /// 100 ms after a pause has committed no request may start.
     fn claim(&mut self) {
+        if self.definitions.have_changed(self.slot) {
+            return;
+        }
         while let Some(claim) = self.scheduler.claim(&self.limits, clock::now()) {
             match claim.endpoint {
                 Ok(endpoint) => self.pool.submit(Job {
@@ -280,7 +311,8 @@ impl Worker {
         if let Some(settle) = self.settling.next_ms(now, &self.scheduler) {
             sleep = sleep.min(settle);
         }
-        if self.slot.woken.load(Ordering::Acquire) && self.scheduler.room() > 0 {
+        let woken = self.slot.woken.load(Ordering::Acquire) && self.scheduler.room() > 0;
+        if woken || self.definitions.have_changed(self.slot) {
             return 0;
         }
         sleep

@@ -258,14 +258,18 @@ impl Worker {
                     .scheduler
                     .index_of(ending.webhook)
                     .and_then(|index| self.scheduler.definition(index).owner.clone());
-                if !self.anybody_else("delivery.failed", owner.as_deref(), ending.webhook) {
+                let about = Some(ending.webhook);
+                if !self
+                    .scheduler
+                    .has_audience("delivery.failed", owner.as_deref(), about)
+                {
                     continue;
                 }
                 let attempt = ending.attempt.as_ref();
                 news.push(NewEvent {
                     event_type: "delivery.failed".to_owned(),
                     owner,
-                    about: Some(ending.webhook),
+                    about,
                     data: json!({
                         "object": "delivery",
                         "id": webhooks_core::id::format(webhooks_core::id::Kind::Delivery, ending.id),
@@ -281,23 +285,16 @@ impl Worker {
                 });
             }
             if let Some(disable) = &unit.disable
-                && self.anybody_else(
+                && self.scheduler.has_audience(
                     "webhook.disabled",
                     disable.owner.as_deref(),
-                    disable.webhook,
+                    Some(disable.webhook),
                 )
             {
                 news.push(disabled_event(disable));
             }
         }
         news
-    }
-
-    fn anybody_else(&mut self, event_type: &str, owner: Option<&str>, about: Uuid) -> bool {
-        let audience = self.scheduler.audience(event_type, owner);
-        audience
-            .iter()
-            .any(|&index| self.scheduler.definition(index).id != about)
     }
 
     /// Writes the figures that were counted, and the last error.

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
-use webhooks_deliver::Pool;
+use webhooks_deliver::{Network, Pool, StartError};
 use webhooks_schedule::{Position, Scheduler};
 
 /// Threads are started as they are needed, and webhooks.max_in_flight, which reloads, bounds the need.
@@ -55,6 +55,11 @@ static WHERE: Statement = Statement::new(
 static MOVE_HOME: Statement = Statement::new(
     c"UPDATE webhooks.home SET database = (SELECT d.oid FROM pg_catalog.pg_database d
                                             WHERE d.datname = pg_catalog.current_database())",
+    &[],
+);
+static DATABASE_SETTINGS: Statement = Statement::new(
+    c"SELECT s.setconfig::text FROM pg_catalog.pg_db_role_setting s, pg_catalog.pg_database d
+       WHERE d.datname = pg_catalog.current_database() AND s.setdatabase = d.oid AND s.setrole = 0",
     &[],
 );
 /// Ends of attempts in the last minute, for the rate windows.
@@ -114,33 +119,22 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         Ok(state) => exit(Some((slot, state))),
         Err(error) => fail(&error),
     }
+    let database_settings =
+        match transaction(c"starting", Isolation::ReadCommitted, database_settings) {
+            Ok(found) => found,
+            Err(error) => fail(&error),
+        };
     let settings = Settings::read();
-    let pool = match Pool::start(
-        webhooks_deliver::Limits {
+    let pool = with_or_without_ca_file(&settings, |network| {
+        let limits = webhooks_deliver::Limits {
             threads: THREADS_MOST,
             ..webhooks_deliver::Limits::default()
-        },
-        network(&settings),
-    ) {
+        };
+        Pool::start(limits, network.clone())
+    });
+    let pool = match pool {
         Ok(pool) => pool,
-        Err(error) => {
-            // A CA file that cannot be read must not stop deliveries that do not need it.
-            pgrx::warning!("webhooks starts without webhooks.ca_file: {error}");
-            let without = Settings {
-                ca_file: String::new(),
-                ..settings.clone()
-            };
-            match Pool::start(
-                webhooks_deliver::Limits {
-                    threads: THREADS_MOST,
-                    ..webhooks_deliver::Limits::default()
-                },
-                network(&without),
-            ) {
-                Ok(pool) => pool,
-                Err(error) => pgrx::error!("webhooks cannot start its delivery threads: {error}"),
-            }
-        }
+        Err(error) => pgrx::error!("webhooks cannot start its delivery threads: {error}"),
     };
     let mut worker = Worker {
         slot,
@@ -152,6 +146,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         definitions: Definitions::default(),
         settling: Settling::default(),
         upkeep: Upkeep::default(),
+        database_settings,
+        configured_ms: clock::mono_ms(),
         polled_ms: 0,
         swept_ms: clock::mono_ms(),
         paused_until_ms: 0,
@@ -164,15 +160,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     }
     match transaction(c"starting", Isolation::ReadCommitted, recent) {
         Ok(recent) => {
-            // Attempts that were under way, or that a crash took from the log, are not among them. With 1000 a
-            // minute, what is left of the limit is still more than 95 %.
-            let settings = &worker.settings;
-            let unknown = settings
-                .concurrent_deliveries
-                .max(settings.deliveries_per_minute / 25);
-            let unknown = unknown as usize;
-            for (webhook, mut ends) in recent {
-                ends.extend(std::iter::repeat_n(clock::mono_ms(), unknown));
+            worker.scheduler.reserve(clock::now());
+            for (webhook, ends) in recent {
                 worker.scheduler.seed_window(webhook, ends);
             }
         }
@@ -180,6 +169,25 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     }
     slot.woken.store(true, Ordering::Release);
     Some(worker)
+}
+
+/// Sets the network up; without `webhooks.ca_file` if that cannot be loaded, since it must stop neither the
+/// deliveries that do not need it nor a change of the address guard.
+pub(super) fn with_or_without_ca_file<T>(
+    settings: &Settings,
+    set_up: impl Fn(&Network) -> Result<T, StartError>,
+) -> Result<T, StartError> {
+    let whole = network(settings);
+    set_up(&whole).or_else(|error| {
+        if whole.ca_file.is_none() {
+            return Err(error);
+        }
+        pgrx::warning!("webhooks does without webhooks.ca_file: {error}");
+        set_up(&Network {
+            ca_file: None,
+            ..whole.clone()
+        })
+    })
 }
 
 fn fail(error: &RolledBack) -> ! {
@@ -208,6 +216,11 @@ fn look(slot: &Slot) -> State {
         }
         State::Running
     })
+}
+
+/// What `ALTER DATABASE … SET` says, as text.
+pub(super) fn database_settings() -> Option<String> {
+    sql::connect(|spi| spi.read(&DATABASE_SETTINGS, &[]).get(0, 1))
 }
 
 /// Ends of recent attempts by webhook, monotonic milliseconds.

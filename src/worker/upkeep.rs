@@ -35,6 +35,16 @@ static FORGET_WEBHOOK: Statement = Statement::new(
       DELETE FROM webhooks.disabled WHERE webhook_id = $1",
     &[pg_sys::UUIDOID],
 );
+/// Forgets deleted webhooks of which nothing is logged any more.
+static FORGET_DELETED: Statement = Statement::new(
+    c"DELETE FROM webhooks.deleted_webhook t
+       WHERE t.id IN (SELECT g.id FROM webhooks.deleted_webhook g
+                       WHERE g.deleted_at < $1
+                         AND NOT EXISTS (SELECT FROM webhooks.delivery d WHERE d.webhook_id = g.id)
+                         AND NOT EXISTS (SELECT FROM webhooks.queue q WHERE q.webhook_id = g.id)
+                       LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    &[pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
+);
 /// Removes ended deliveries of one page of ids; returns the last id of the page.
 static RETAIN_DELIVERIES: Statement = Statement::new(
     c"WITH page AS MATERIALIZED (
@@ -275,7 +285,13 @@ impl Worker {
                         None => Some(Pass::Events(Uuid::nil())),
                     }
                 }
-                Pass::Events(after) => retain_events(spi, after, floor).map(Pass::Events),
+                Pass::Events(after) => {
+                    let next = retain_events(spi, after, floor).map(Pass::Events);
+                    if next.is_none() {
+                        spi.write(&FORGET_DELETED, &[sql::time(before_ms), sql::arg(STEP)]);
+                    }
+                    next
+                }
             })
         });
         match next {
@@ -315,7 +331,7 @@ impl Worker {
             at.is_none_or(|at| now_ms >= at.saturating_add(every) || now_ms < at)
         };
         if due(self.upkeep.health_at_ms, self.settings.health_interval)
-            && !self.scheduler.audience("system.health", None).is_empty()
+            && self.scheduler.has_audience("system.health", None, None)
         {
             self.health(now_ms);
         }

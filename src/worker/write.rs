@@ -72,20 +72,23 @@ static LATE: Statement = Statement::new(
 static DISABLE: Statement = Statement::new(
     c"INSERT INTO webhooks.disabled AS d (webhook_id, activation, reason) VALUES ($1, $2, $3)
       ON CONFLICT (webhook_id) DO UPDATE
-         SET activation = excluded.activation, reason = excluded.reason, disabled_at = excluded.disabled_at
+         SET activation = excluded.activation, reason = excluded.reason, disabled_at = excluded.disabled_at,
+             disabled_under = excluded.disabled_under
        WHERE d.activation <> excluded.activation",
     &[pg_sys::UUIDOID, pg_sys::INT4OID, pg_sys::TEXTOID],
 );
 static STATS: Statement = Statement::new(
     c"INSERT INTO webhooks.webhook_stats AS s
-             (webhook_id, total_attempts, successful_deliveries, failed_deliveries, last_delivery, failing_since, failed_since_success)
+             (webhook_id, total_attempts, successful_deliveries, failed_deliveries, last_delivery, activation, failing_since,
+              failed_since_success)
       SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7))
+             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8))
       ON CONFLICT (webhook_id) DO UPDATE
          SET total_attempts = s.total_attempts + excluded.total_attempts,
              successful_deliveries = s.successful_deliveries + excluded.successful_deliveries,
              failed_deliveries = s.failed_deliveries + excluded.failed_deliveries,
              last_delivery = greatest(s.last_delivery, excluded.last_delivery),
+             activation = excluded.activation,
              failing_since = excluded.failing_since,
              failed_since_success = excluded.failed_since_success",
     &[
@@ -94,6 +97,7 @@ static STATS: Statement = Statement::new(
         pg_sys::INT8ARRAYOID,
         pg_sys::INT8ARRAYOID,
         pg_sys::TIMESTAMPTZARRAYOID,
+        pg_sys::INT4ARRAYOID,
         pg_sys::TIMESTAMPTZARRAYOID,
         pg_sys::INT8ARRAYOID,
     ],
@@ -295,7 +299,7 @@ fn insert_queue(spi: &Connection, units: &[Unit], retries: &[(&Ending, i64)]) {
             sql::arg(
                 queued
                     .iter()
-                    .map(|_| None)
+                    .map(|it| it.due_ms.and_then(stamp))
                     .chain(fresh.iter().map(|it| stamp(it.1)))
                     .collect::<Vec<_>>(),
             ),
@@ -387,6 +391,12 @@ pub(super) fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error:
                     stats
                         .iter()
                         .map(|(_, it)| it.last_delivery_ms.and_then(stamp))
+                        .collect::<Vec<_>>(),
+                ),
+                sql::arg(
+                    stats
+                        .iter()
+                        .map(|(_, it)| it.activation)
                         .collect::<Vec<_>>(),
                 ),
                 sql::arg(

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 /// How long an attempt occupies its place after its end, in milliseconds: 60 seconds, and one more
 /// because times are cut to whole milliseconds.
-const OCCUPIED_MS: u64 = 60_001;
+pub const OCCUPIED_MS: u64 = 60_001;
 
 /// The sliding window. Empty, it is a few words; full, 4 bytes for each place.
 #[derive(Clone, Debug, Default)]

@@ -1,5 +1,6 @@
 //! One webhook in the worker's memory.
 
+use crate::lifetime::Lifetime;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -21,6 +22,8 @@ pub struct Definition {
     pub active: bool,
     /// Counts how often it was switched on.
     pub activation: i32,
+    /// Which events are for it.
+    pub lifetime: Lifetime,
     /// What it subscribes to.
     pub subscription: Subscription,
     /// What an event must hold.
@@ -64,6 +67,8 @@ pub struct StatsDelta {
     pub failed: u64,
     /// The last success, Unix milliseconds.
     pub last_delivery_ms: Option<i64>,
+    /// The activation that the two below belong to.
+    pub activation: i32,
     /// The state now: when the first delivery failed that no success has followed, Unix milliseconds.
     pub failing_since_ms: Option<i64>,
     /// The state now: deliveries that failed since the last success.
@@ -76,6 +81,8 @@ pub(crate) struct State {
     pub(crate) pace: Pace,
     pub(crate) in_flight: u32,
     pub(crate) window: Window,
+    /// Until when places of the window are kept for attempts that nothing tells of, monotonic milliseconds.
+    pub(crate) reserved_until_ms: u64,
     /// Keys of deliveries that may start, in order.
     pub(crate) ready: VecDeque<usize>,
     /// Fresh deliveries that were not taken into `ready` and wait for their queue row.
@@ -106,6 +113,7 @@ impl State {
             pace: Pace::Unknown,
             in_flight: 0,
             window: Window::new(),
+            reserved_until_ms: 0,
             ready: VecDeque::new(),
             parked: 0,
             backlog: false,

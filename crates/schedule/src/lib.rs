@@ -9,11 +9,13 @@
 #![forbid(unsafe_code)]
 
 mod endpoint;
+mod lifetime;
 mod record;
 mod scheduler;
 mod snapshot;
 
 pub use endpoint::{Definition, StatsDelta};
+pub use lifetime::{Lifetime, Moment};
 pub use record::{Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler, Tick};
 pub use snapshot::{Position, Snapshot, Stretch};

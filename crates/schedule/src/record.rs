@@ -47,6 +47,8 @@ pub struct Queued {
     pub webhook: Uuid,
     /// Order within the webhook.
     pub seq: i64,
+    /// When the first attempt may start, Unix milliseconds; `None`: at once.
+    pub due_ms: Option<i64>,
     /// When the delivery was made, Unix milliseconds.
     pub created_ms: i64,
 }

@@ -35,10 +35,22 @@ impl Scheduler {
                 self.slow_waiting.push_back(index);
                 continue;
             }
-            if let Err(at) = state
-                .window
-                .may_start(now.mono_ms, state.in_flight, limits.per_minute)
+            let reserved = if now.mono_ms < state.reserved_until_ms {
+                limits.reserved()
+            } else {
+                0
+            };
+            if let Err(at) =
+                state
+                    .window
+                    .may_start(now.mono_ms, state.in_flight + reserved, limits.per_minute)
             {
+                // When the reserve is free, more may start.
+                let at = if reserved > 0 {
+                    at.min(state.reserved_until_ms)
+                } else {
+                    at
+                };
                 if at != u64::MAX && !state.held {
                     state.held = true;
                     self.held.push(Reverse((at, index)));
@@ -157,6 +169,7 @@ impl Scheduler {
             ),
         };
         let definition = &state.definition;
+        state.delta.activation = definition.activation;
         state.delta.failing_since_ms = definition.failing_since_ms;
         state.delta.failed_since_success = definition.failed_since_success;
         if !state.counted {

@@ -15,7 +15,8 @@ impl Scheduler {
         self.outbox.contains(&event)
     }
 
-    /// The active webhooks that an event of this type and owner is for, filters aside.
+    /// The webhooks that an event of this type and owner is for, filters and their lifetimes aside: one that
+    /// is switched off now may have been on when the event was committed.
     pub fn audience(&mut self, event_type: &str, owner: Option<&str>) -> Arc<[usize]> {
         let key = (event_type.to_owned(), owner.map(str::to_owned));
         if let Some(known) = self.audiences.get(&key) {
@@ -27,8 +28,7 @@ impl Scheduler {
             .copied()
             .filter(|&index| {
                 let definition = &self.endpoints[index].definition;
-                definition.active
-                    && (definition.owner.is_none() || definition.owner.as_deref() == owner)
+                (definition.owner.is_none() || definition.owner.as_deref() == owner)
                     && definition
                         .subscription
                         .matches(event_type, definition.owner.is_some())
@@ -42,6 +42,19 @@ impl Scheduler {
         }
         self.audiences.insert(key, Arc::clone(&found));
         found
+    }
+
+    /// Whether a webhook that is switched on, other than `except`, gets events of this type and owner.
+    pub fn has_audience(
+        &mut self,
+        event_type: &str,
+        owner: Option<&str>,
+        except: Option<Uuid>,
+    ) -> bool {
+        self.audience(event_type, owner).iter().any(|&index| {
+            let definition = &self.endpoints[index].definition;
+            definition.active && Some(definition.id) != except
+        })
     }
 
     /// The webhook of a test.
@@ -77,7 +90,7 @@ impl Scheduler {
             unfinished: webhooks.len(),
             endings: Vec::new(),
             parked: Vec::new(),
-            created_ms: now.unix_ms,
+            created_ms: event.created_ms,
         });
         self.group_ages.push_back((now.mono_ms, group, self.serial));
         self.fresh += webhooks.len();
@@ -86,7 +99,10 @@ impl Scheduler {
             let state = &mut self.endpoints[index];
             // A test goes to an inactive webhook too, whose backlog nobody reads.
             let behind = event.event_type != TEST
-                && (state.backlog || state.parked > 0 || state.ready.len() >= state.prefetch());
+                && (!state.definition.active
+                    || state.backlog
+                    || state.parked > 0
+                    || state.ready.len() >= state.prefetch());
             if behind || (full && !state.ready.is_empty()) {
                 state.parked += 1;
                 self.groups[group].parked.push(index);
@@ -99,7 +115,7 @@ impl Scheduler {
                 attempts: 0,
                 attempts_before: 0,
                 seq: 0,
-                created_ms: now.unix_ms,
+                created_ms: event.created_ms,
                 group: Some(group),
                 place: Place::Ready,
                 cancelled: false,
@@ -169,6 +185,8 @@ impl Scheduler {
                 event: delivery.event.id,
                 webhook: self.endpoints[delivery.endpoint].definition.id,
                 seq,
+                // The backlog of an inactive webhook is not read; what is due is.
+                due_ms: (delivery.event.event_type == TEST).then_some(now.unix_ms),
                 created_ms: delivery.created_ms,
             });
         }
@@ -198,6 +216,7 @@ impl Scheduler {
                     event: it.event.id,
                     webhook,
                     seq,
+                    due_ms: None,
                     created_ms: it.created_ms,
                 });
             }

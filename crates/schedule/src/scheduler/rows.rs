@@ -59,6 +59,7 @@ impl Scheduler {
             state.delta.delivered += old.delivered;
             state.delta.failed += old.failed;
             state.delta.last_delivery_ms = state.delta.last_delivery_ms.max(old.last_delivery_ms);
+            state.delta.activation = state.definition.activation;
             state.delta.failing_since_ms = state.definition.failing_since_ms;
             state.delta.failed_since_success = state.definition.failed_since_success;
             if !state.counted {
@@ -188,8 +189,8 @@ impl Scheduler {
         }
         let due_ms = row.due_ms.filter(|&due| due > now.unix_ms);
         let state = &self.endpoints[index];
-        let welcome = state.definition.active || row.event.event_type == TEST;
-        if due_ms.is_none() && (!welcome || (!asked && state.ready.len() >= state.prefetch())) {
+        let full = !state.definition.active || (!asked && state.ready.len() >= state.prefetch());
+        if due_ms.is_none() && full && row.event.event_type != TEST {
             self.rewind(index, row.seq - 1);
             return;
         }

@@ -93,10 +93,10 @@ impl Scheduler {
         }
         let (index, seq) = (delivery.endpoint, delivery.seq);
         let state = &self.endpoints[index];
-        let welcome = state.definition.active || delivery.event.event_type == TEST;
+        let full = !state.definition.active || state.ready.len() >= 2 * state.prefetch();
         if state.gone {
             self.forget(key);
-        } else if !welcome || state.ready.len() >= 2 * state.prefetch() {
+        } else if full && delivery.event.event_type != TEST {
             self.forget(key);
             self.rewind(index, seq - 1);
         } else {

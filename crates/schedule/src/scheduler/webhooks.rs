@@ -85,7 +85,10 @@ impl Scheduler {
     pub fn disable(&mut self, webhook: Uuid) {
         if let Some(&index) = self.by_webhook.get(&webhook) {
             self.audiences.clear();
-            self.endpoints[index].definition.active = false;
+            let definition = &mut self.endpoints[index].definition;
+            definition.active = false;
+            // The moment is known when the row is read; until then in doubt for the event.
+            definition.lifetime.paused = None;
             self.empty_ready(index);
         }
     }
