@@ -7,7 +7,7 @@ use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::table::Table;
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
-use webhooks_schedule::{Attempt, Ending, How, StatsDelta, Unit};
+use webhooks_schedule::{Attempt, Batch, Ending, How, QueueRow, StatsDelta, Unit};
 
 static QUEUE_INSERT: Statement = Statement::new(
     c"INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, due, last_status, last_error, created_at)
@@ -119,8 +119,13 @@ fn id(id: Uuid) -> Option<pg_sys::Datum> {
     sql::uuid(id)
 }
 
-fn log_row(ending: &Ending, state: &str) -> Row12 {
+fn log_row(ending: &Ending) -> Row12 {
     let attempt = ending.attempt.as_ref();
+    let state = match ending.how {
+        How::Delivered => "delivered",
+        How::Failed => "failed",
+        How::Cancelled | How::Late | How::RetryAt(_) => "cancelled",
+    };
     [
         id(ending.id),
         id(ending.event.id),
@@ -155,47 +160,31 @@ fn attempt_row(delivery: Uuid, attempt: &Attempt) -> [Option<pg_sys::Datum>; 7] 
 
 /// Writes units and news; in a transaction. An error is raised.
 pub(super) fn write(units: &[Unit], news: Vec<NewEvent>) {
-    let mut log = Vec::new();
-    let mut retries = Vec::new();
-    let mut late = Vec::new();
-    let mut unqueued = Vec::new();
-    for ending in units.iter().flat_map(|unit| &unit.endings) {
-        match ending.how {
-            How::Delivered => log.push((ending, "delivered")),
-            How::Failed => log.push((ending, "failed")),
-            How::Cancelled => log.push((ending, "cancelled")),
-            How::RetryAt(due_ms) => retries.push((ending, due_ms)),
-            How::Late => late.push(ending),
-        }
-        if ending.recorded && !matches!(ending.how, How::RetryAt(_)) {
-            unqueued.push(ending.id);
-        }
-    }
+    let batch = Batch::of(units);
     let open = |name, columns| match Table::open(name, columns) {
         Ok(table) => table,
         Err(error) => error.raise(),
     };
-    if !log.is_empty() {
+    if !batch.log.is_empty() {
         let mut table = open(c"delivery", 12);
-        for (ending, state) in log {
-            table.insert(&log_row(ending, state));
+        for ending in &batch.log {
+            table.insert(&log_row(ending));
         }
         table.close();
     }
-    if !retries.is_empty() {
+    if !batch.attempts.is_empty() {
         let mut table = open(c"attempt", 7);
-        for (ending, _) in &retries {
+        for ending in &batch.attempts {
             if let Some(attempt) = &ending.attempt {
                 table.insert(&attempt_row(ending.id, attempt));
             }
         }
         table.close();
     }
-    let gone: Vec<_> = units.iter().filter_map(|unit| unit.outbox).collect();
     let mut moved = Vec::new();
-    if !gone.is_empty() {
+    if !batch.outbox.is_empty() {
         let mut table = open(c"outbox", 4);
-        for key in gone {
+        for key in &batch.outbox {
             if !table.delete_at((key.block, key.offset), 2, key.id) {
                 moved.push(key.id);
             }
@@ -217,13 +206,17 @@ pub(super) fn write(units: &[Unit], news: Vec<NewEvent>) {
         if !moved.is_empty() {
             spi.write(&OUTBOX_DELETE, &[sql::uuids(moved)]);
         }
-        if !unqueued.is_empty() {
-            spi.write(&QUEUE_DELETE, &[sql::uuids(unqueued)]);
+        if !batch.deletes.is_empty() {
+            spi.write(&QUEUE_DELETE, &[sql::uuids(batch.deletes)]);
         }
-        insert_queue(spi, units, &retries);
-        update_queue(spi, &retries);
-        for ending in late {
-            let row = log_row(ending, "cancelled");
+        if !batch.inserts.is_empty() {
+            insert_queue(spi, &batch.inserts);
+        }
+        if !batch.updates.is_empty() {
+            update_queue(spi, &batch.updates);
+        }
+        for ending in batch.late {
+            let row = log_row(ending);
             let args: Vec<_> = row
                 .iter()
                 .enumerate()
@@ -251,119 +244,43 @@ fn stamp(unix_ms: i64) -> Option<pgrx::datum::TimestampWithTimeZone> {
     pgrx::datum::TimestampWithTimeZone::try_from(clock::timestamp_of(unix_ms)).ok()
 }
 
-fn insert_queue(spi: &Connection, units: &[Unit], retries: &[(&Ending, i64)]) {
-    let fresh: Vec<_> = retries
-        .iter()
-        .filter(|(ending, _)| !ending.recorded)
-        .collect();
-    let queued: Vec<_> = units.iter().flat_map(|unit| &unit.queued).collect();
-    if fresh.is_empty() && queued.is_empty() {
-        return;
-    }
-    let attempt = |ending: &Ending| ending.attempt.clone();
+/// A column of rows as an array.
+fn column<'a, T: IntoDatum>(
+    rows: &'a [QueueRow<'a>],
+    of: impl Fn(&'a QueueRow<'a>) -> T,
+) -> sql::Arg
+where
+    Vec<T>: IntoDatum,
+{
+    sql::arg(rows.iter().map(of).collect::<Vec<T>>())
+}
+
+fn insert_queue(spi: &Connection, rows: &[QueueRow<'_>]) {
     spi.write(
         &QUEUE_INSERT,
         &[
-            sql::uuids(
-                queued
-                    .iter()
-                    .map(|it| it.id)
-                    .chain(fresh.iter().map(|it| it.0.id)),
-            ),
-            sql::uuids(
-                queued
-                    .iter()
-                    .map(|it| it.event)
-                    .chain(fresh.iter().map(|it| it.0.event.id)),
-            ),
-            sql::uuids(
-                queued
-                    .iter()
-                    .map(|it| it.webhook)
-                    .chain(fresh.iter().map(|it| it.0.webhook)),
-            ),
-            sql::arg(
-                queued
-                    .iter()
-                    .map(|it| it.seq)
-                    .chain(fresh.iter().map(|it| it.0.seq))
-                    .collect::<Vec<i64>>(),
-            ),
-            sql::arg(
-                queued
-                    .iter()
-                    .map(|_| 0)
-                    .chain(fresh.iter().map(|it| it.0.attempts as i32))
-                    .collect::<Vec<i32>>(),
-            ),
-            sql::arg(
-                queued
-                    .iter()
-                    .map(|it| it.due_ms.and_then(stamp))
-                    .chain(fresh.iter().map(|it| stamp(it.1)))
-                    .collect::<Vec<_>>(),
-            ),
-            sql::arg(
-                queued
-                    .iter()
-                    .map(|_| None)
-                    .chain(
-                        fresh
-                            .iter()
-                            .map(|it| attempt(it.0).and_then(|a| a.status).map(i32::from)),
-                    )
-                    .collect::<Vec<Option<i32>>>(),
-            ),
-            sql::arg(
-                queued
-                    .iter()
-                    .map(|_| None)
-                    .chain(fresh.iter().map(|it| attempt(it.0).and_then(|a| a.error)))
-                    .collect::<Vec<Option<String>>>(),
-            ),
-            sql::arg(
-                queued
-                    .iter()
-                    .map(|it| stamp(it.created_ms))
-                    .chain(fresh.iter().map(|it| stamp(it.0.created_ms)))
-                    .collect::<Vec<_>>(),
-            ),
+            sql::uuids(rows.iter().map(|row| row.id)),
+            sql::uuids(rows.iter().map(|row| row.event)),
+            sql::uuids(rows.iter().map(|row| row.webhook)),
+            column(rows, |row| row.seq),
+            column(rows, |row| row.attempts as i32),
+            column(rows, |row| row.due_ms.and_then(stamp)),
+            column(rows, |row| row.status.map(i32::from)),
+            column(rows, |row| row.error),
+            column(rows, |row| stamp(row.created_ms)),
         ],
     );
 }
 
-fn update_queue(spi: &Connection, retries: &[(&Ending, i64)]) {
-    let recorded: Vec<_> = retries
-        .iter()
-        .filter(|(ending, _)| ending.recorded)
-        .collect();
-    if recorded.is_empty() {
-        return;
-    }
-    let attempt = |ending: &Ending| ending.attempt.clone();
+fn update_queue(spi: &Connection, rows: &[QueueRow<'_>]) {
     spi.write(
         &QUEUE_UPDATE,
         &[
-            sql::uuids(recorded.iter().map(|it| it.0.id)),
-            sql::arg(
-                recorded
-                    .iter()
-                    .map(|it| it.0.attempts as i32)
-                    .collect::<Vec<i32>>(),
-            ),
-            sql::arg(recorded.iter().map(|it| stamp(it.1)).collect::<Vec<_>>()),
-            sql::arg(
-                recorded
-                    .iter()
-                    .map(|it| attempt(it.0).and_then(|a| a.status).map(i32::from))
-                    .collect::<Vec<Option<i32>>>(),
-            ),
-            sql::arg(
-                recorded
-                    .iter()
-                    .map(|it| attempt(it.0).and_then(|a| a.error))
-                    .collect::<Vec<Option<String>>>(),
-            ),
+            sql::uuids(rows.iter().map(|row| row.id)),
+            column(rows, |row| row.attempts as i32),
+            column(rows, |row| row.due_ms.and_then(stamp)),
+            column(rows, |row| row.status.map(i32::from)),
+            column(rows, |row| row.error),
         ],
     );
 }

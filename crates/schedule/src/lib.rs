@@ -8,12 +8,14 @@
 //! succeeds at once thus never has a queue row.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod endpoint;
 mod lifetime;
 mod record;
 mod scheduler;
 mod snapshot;
 
+pub use batch::{Batch, QueueRow};
 pub use endpoint::{Definition, StatsDelta};
 pub use lifetime::{Lifetime, Moment};
 pub use record::{Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};

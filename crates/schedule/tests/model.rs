@@ -13,8 +13,8 @@ use webhooks_core::request::{Event, Target};
 use webhooks_core::retry::Policy;
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Claim, Definition, Ended, How, Lifetime, Limits, Moment, Now, OutboxKey, Recorded, Scheduler,
-    Snapshot, Unit,
+    Batch, Claim, Definition, Ended, How, Lifetime, Limits, Moment, Now, OutboxKey, QueueRow,
+    Recorded, Scheduler, Snapshot, Unit,
 };
 
 const LIMITS: Limits = Limits {
@@ -70,64 +70,59 @@ struct Tables {
 }
 
 impl Tables {
-    fn write(&mut self, unit: &Unit) {
-        for ending in &unit.endings {
-            match ending.how {
-                How::RetryAt(due_ms) => {
-                    let before = self.queue.insert(
-                        ending.id,
-                        Recorded {
-                            id: ending.id,
-                            webhook: ending.webhook,
-                            event: Arc::clone(&ending.event),
-                            seq: ending.seq,
-                            attempts: ending.attempts,
-                            attempts_before: 0,
-                            due_ms: Some(due_ms),
-                            created_ms: ending.created_ms,
-                        },
-                    );
-                    assert_eq!(
-                        before.is_some(),
-                        ending.recorded,
-                        "a queue row is inserted once and updated then"
-                    );
-                }
-                How::Late => {
-                    self.queue.remove(&ending.id);
-                    self.log.insert(ending.id, How::Cancelled);
-                }
-                how => {
-                    assert_eq!(self.queue.remove(&ending.id).is_some(), ending.recorded);
-                    assert_eq!(
-                        self.log.insert(ending.id, how),
-                        None,
-                        "a delivery ends once"
-                    );
-                }
-            }
-        }
-        for queued in &unit.queued {
-            let before = self.queue.insert(
-                queued.id,
-                Recorded {
-                    id: queued.id,
-                    webhook: queued.webhook,
-                    event: Arc::clone(&self.events[&queued.event]),
-                    seq: queued.seq,
-                    attempts: 0,
-                    attempts_before: 0,
-                    due_ms: queued.due_ms,
-                    created_ms: queued.created_ms,
-                },
+    /// As the worker writes them, in one transaction.
+    fn write(&mut self, units: &[Unit]) {
+        let batch = Batch::of(units);
+        for ending in batch.log {
+            assert_eq!(
+                self.log.insert(ending.id, ending.how),
+                None,
+                "a delivery ends once"
             );
-            assert!(before.is_none());
         }
-        if let Some(key) = unit.outbox {
+        for id in batch.deletes {
+            // Cancelling has moved the row of an outcome that comes late.
+            let late = batch.late.iter().any(|ending| ending.id == id);
+            assert!(
+                self.queue.remove(&id).is_some() || late,
+                "a queue row is removed once"
+            );
+        }
+        for row in batch.inserts {
+            let before = self.queue.insert(row.id, self.recorded(&row));
+            assert!(before.is_none(), "a queue row is inserted once");
+        }
+        for row in batch.updates {
+            let before = self.queue.insert(row.id, self.recorded(&row));
+            assert!(before.is_some(), "a queue row is updated when it is there");
+        }
+        for ending in batch.late {
+            self.log.insert(ending.id, How::Cancelled);
+        }
+        for id in units.iter().flat_map(|unit| &unit.endings) {
+            assert!(
+                !(self.log.contains_key(&id.id) && self.queue.contains_key(&id.id)),
+                "what has ended does not wait"
+            );
+        }
+        for key in batch.outbox {
             assert!(
                 self.outbox.remove(&key.id).is_some(),
                 "an outbox row goes once"
             );
+        }
+    }
+
+    fn recorded(&self, row: &QueueRow<'_>) -> Recorded {
+        Recorded {
+            id: row.id,
+            webhook: row.webhook,
+            event: Arc::clone(&self.events[&row.event]),
+            seq: row.seq,
+            attempts: row.attempts,
+            attempts_before: 0,
+            due_ms: row.due_ms,
+            created_ms: row.created_ms,
         }
     }
 }
@@ -305,9 +300,10 @@ impl World {
     }
 
     fn settle(&mut self) {
-        for unit in self.scheduler.take_units() {
-            self.tables.write(&unit);
-            self.scheduler.written(&unit);
+        let units = self.scheduler.take_units();
+        self.tables.write(&units);
+        for unit in &units {
+            self.scheduler.written(unit);
         }
         for number in std::mem::take(&mut self.cancelling) {
             self.cancel(number);
