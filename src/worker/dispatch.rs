@@ -217,7 +217,7 @@ impl Worker {
         // be from another cluster is not looked up: all WAL is flushed instead.
         unsafe {
             let upto = if foreign {
-                pg_sys::GetXLogInsertRecPtr()
+                written_to()
             } else {
                 xids.iter()
                     .map(|&xid| pg_sys::TransactionIdGetCommitLSN(xid_of(xid)))
@@ -267,31 +267,14 @@ impl Worker {
                         None => {
                             let audience =
                                 self.scheduler.audience(&event.event_type, owner.as_deref());
-                            let mut judged: Option<serde_json::Value> = None;
-                            for &index in audience.iter() {
+                            let row = subject.as_deref().unwrap_or(&event.data);
+                            self.scheduler.choose(&audience, row, &mut chosen);
+                            chosen.retain(|&index| {
                                 let definition = self.scheduler.definition(index);
-                                if Some(definition.id) == about
-                                    || !definition.lifetime.covers(
-                                        definition.active,
-                                        it.xid,
-                                        event.created_ms,
-                                    )
-                                {
-                                    continue;
-                                }
-                                if !definition.filter.is_empty() {
-                                    let row = judged.get_or_insert_with(|| {
-                                        serde_json::from_str(
-                                            subject.as_deref().unwrap_or(&event.data),
-                                        )
-                                        .unwrap_or(serde_json::Value::Null)
-                                    });
-                                    if !definition.filter.matches(row) {
-                                        continue;
-                                    }
-                                }
-                                chosen.push(index);
-                            }
+                                let lifetime = &definition.lifetime;
+                                Some(definition.id) != about
+                                    && lifetime.covers(definition.active, it.xid, event.created_ms)
+                            });
                         }
                     }
                     event
@@ -310,6 +293,27 @@ fn nothing(id: Uuid) -> Arc<Event> {
         created_ms: 0,
         data: String::new(),
     })
+}
+
+/// Where the WAL that has been written ends. At the end of a page, Postgres's own function says where the next
+/// record would begin, behind a page header that is not there yet and so cannot be flushed.
+fn written_to() -> pg_sys::XLogRecPtr {
+    const SHORT_HEADER: u64 = std::mem::size_of::<pg_sys::XLogPageHeaderData>() as u64;
+    const LONG_HEADER: u64 = std::mem::size_of::<pg_sys::XLogLongPageHeaderData>() as u64;
+    // SAFETY: shared memory and a variable of this process.
+    let (next, segment) = unsafe {
+        (
+            pg_sys::GetXLogInsertRecPtr(),
+            u64::try_from(pg_sys::wal_segment_size).unwrap_or(u64::MAX),
+        )
+    };
+    if next % segment == LONG_HEADER {
+        next - LONG_HEADER
+    } else if next % u64::from(pg_sys::XLOG_BLCKSZ) == SHORT_HEADER {
+        next - SHORT_HEADER
+    } else {
+        next
+    }
 }
 
 /// The 32 bits of a transaction id that the commit log is looked up by.

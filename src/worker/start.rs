@@ -39,6 +39,8 @@ const PINNED: &[(&CStr, &CStr)] = &[
     (c"jit", c"off"),
     (c"plan_cache_mode", c"force_generic_plan"),
     (c"enable_partitionwise_join", c"off"),
+    // Plans are made once, often while a table is empty: an index must be used when it has grown.
+    (c"enable_seqscan", c"off"),
     (c"log_statement", c"none"),
     (c"log_min_duration_statement", c"-1"),
     (c"debug_print_parse", c"off"),

@@ -236,6 +236,7 @@ impl World {
             }
             let audience = self.scheduler.audience("memory.created", None);
             let chosen: Vec<usize> = audience
+                .unfiltered()
                 .iter()
                 .copied()
                 .filter(|&index| {

@@ -17,7 +17,7 @@ pub use number::{write_f64, write_number};
 pub use rewrite::canonicalize;
 pub use string::write_string;
 
-pub(crate) use number::same_value;
+pub(crate) use number::{hash_number, same_value};
 
 use members::Members;
 use serde_json::Value;

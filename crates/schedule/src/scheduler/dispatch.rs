@@ -15,27 +15,26 @@ impl Scheduler {
         self.outbox.contains(&event)
     }
 
-    /// The webhooks that an event of this type and owner is for, filters and their lifetimes aside: one that
-    /// is switched off now may have been on when the event was committed.
-    pub fn audience(&mut self, event_type: &str, owner: Option<&str>) -> Arc<[usize]> {
+    /// The webhooks that an event of this type and owner is for, filed under their filters; their lifetimes
+    /// are not looked at: one that is switched off now may have been on when the event was committed.
+    pub fn audience(&mut self, event_type: &str, owner: Option<&str>) -> Arc<Index<usize>> {
         let key = (event_type.to_owned(), owner.map(str::to_owned));
         if let Some(known) = self.audiences.get(&key) {
             return Arc::clone(known);
         }
-        let mut found: Vec<usize> = self
-            .by_webhook
-            .values()
-            .copied()
-            .filter(|&index| {
-                let definition = &self.endpoints[index].definition;
-                (definition.owner.is_none() || definition.owner.as_deref() == owner)
-                    && definition
-                        .subscription
-                        .matches(event_type, definition.owner.is_some())
+        let owners = [None, key.1.clone()];
+        let owners = &owners[..1 + usize::from(owner.is_some())];
+        let members = owners
+            .iter()
+            .filter_map(|owner| self.by_owner.get(owner))
+            .flatten()
+            .map(|&index| (index, &self.endpoints[index].definition))
+            .filter(|(_, definition)| {
+                let subscription = &definition.subscription;
+                subscription.matches(event_type, definition.owner.is_some())
             })
-            .collect();
-        found.sort_unstable();
-        let found: Arc<[usize]> = found.into();
+            .map(|(index, definition)| (index, &definition.filter));
+        let found = Arc::new(Index::of(members));
         // An owner is data, so the number of keys is not bounded by what is subscribed.
         if self.audiences.len() >= 10_000 {
             self.audiences.clear();
@@ -44,16 +43,46 @@ impl Scheduler {
         found
     }
 
+    /// Appends the webhooks that an event is for, by their filters: `row` is what these judge. Other than
+    /// those of `audience` are not asked, nor are lifetimes.
+    pub fn choose(&self, audience: &Index<usize>, row: &str, chosen: &mut Vec<usize>) {
+        chosen.extend_from_slice(audience.unfiltered());
+        if audience.is_unfiltered() {
+            return;
+        }
+        let row = webhooks_core::filter::select(row, audience.wanted());
+        let begin = chosen.len();
+        audience.candidates(&row, chosen);
+        let mut kept = begin;
+        for next in begin..chosen.len() {
+            if self.endpoints[chosen[next]].definition.filter.matches(&row) {
+                chosen[kept] = chosen[next];
+                kept += 1;
+            }
+        }
+        chosen.truncate(kept);
+    }
+
     /// Whether a webhook that is switched on, other than `except`, gets events of this type and owner.
     pub fn has_audience(
-        &mut self,
+        &self,
         event_type: &str,
         owner: Option<&str>,
         except: Option<Uuid>,
     ) -> bool {
-        self.audience(event_type, owner).iter().any(|&index| {
-            let definition = &self.endpoints[index].definition;
-            definition.active && Some(definition.id) != except
+        let owners = [None, owner.map(str::to_owned)];
+        let owners = &owners[..1 + usize::from(owner.is_some())];
+        let mut members = owners
+            .iter()
+            .filter_map(|owner| self.by_owner.get(owner))
+            .flatten()
+            .map(|&index| &self.endpoints[index].definition);
+        members.any(|definition| {
+            definition.active
+                && Some(definition.id) != except
+                && definition
+                    .subscription
+                    .matches(event_type, definition.owner.is_some())
         })
     }
 

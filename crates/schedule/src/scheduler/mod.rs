@@ -14,6 +14,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::endpoint::Endpoint;
+use webhooks_core::filter::Index;
 use webhooks_core::request::{Event, Target};
 use webhooks_core::verdict::{self, Verdict};
 
@@ -149,8 +150,10 @@ struct Group {
 pub struct Scheduler {
     endpoints: Slab<State>,
     by_webhook: HashMap<Uuid, usize>,
-    /// Who gets an event of this type and owner, filters aside.
-    audiences: HashMap<(String, Option<String>), Arc<[usize]>>,
+    /// Webhooks by owner.
+    by_owner: HashMap<Option<String>, Vec<usize>>,
+    /// Who gets an event of this type and owner.
+    audiences: HashMap<(String, Option<String>), Arc<Index<usize>>>,
     deliveries: Slab<Delivery>,
     /// Recorded deliveries in memory.
     by_id: HashMap<Uuid, usize>,

@@ -8,8 +8,10 @@ impl Scheduler {
         self.audiences.clear();
         let id = definition.id;
         let Some(&index) = self.by_webhook.get(&id) else {
+            let owner = definition.owner.clone();
             let index = self.endpoints.insert(State::new(definition));
             self.by_webhook.insert(id, index);
+            self.by_owner.entry(owner).or_default().push(index);
             if backlog {
                 self.rewind(index, i64::MIN);
             }
@@ -17,6 +19,11 @@ impl Scheduler {
         };
         let was_active = self.endpoints[index].definition.active;
         let now_active = definition.active;
+        if self.endpoints[index].definition.owner != definition.owner {
+            self.leave_owner(index);
+            let owner = definition.owner.clone();
+            self.by_owner.entry(owner).or_default().push(index);
+        }
         self.endpoints[index].definition = definition;
         if now_active {
             if !was_active || backlog {
@@ -35,6 +42,7 @@ impl Scheduler {
         let Some(index) = self.by_webhook.remove(&webhook) else {
             return;
         };
+        self.leave_owner(index);
         self.endpoints[index].gone = true;
         let ready = std::mem::take(&mut self.endpoints[index].ready);
         for key in ready {
@@ -59,6 +67,16 @@ impl Scheduler {
             self.forget(key);
         }
         self.drop_if_unused(index);
+    }
+
+    fn leave_owner(&mut self, index: usize) {
+        let owner = &self.endpoints[index].definition.owner;
+        if let Some(members) = self.by_owner.get_mut(owner) {
+            members.retain(|&member| member != index);
+            if members.is_empty() {
+                self.by_owner.remove(owner);
+            }
+        }
     }
 
     /// Every webhook in memory.

@@ -1,5 +1,11 @@
 //! Filters: what must be in an event for a webhook to get it.
 
+mod index;
+mod select;
+
+pub use index::Index;
+pub use select::select;
+
 use crate::json::{same_value, write_value};
 use serde_json::Value;
 use thiserror::Error;
@@ -103,19 +109,15 @@ impl Filter {
     /// matches null, not absence.
     #[must_use]
     pub fn matches(&self, row: &Value) -> bool {
-        self.0.iter().all(|condition| {
-            let found = lookup(row, &condition.key).or_else(|| {
-                row.get("metadata")
-                    .and_then(|metadata| lookup(metadata, &condition.key))
-            });
-            match found {
+        self.0
+            .iter()
+            .all(|condition| match found(row, &condition.key) {
                 None => false,
                 Some(Value::Array(members)) => {
                     members.iter().any(|member| condition.accepts(member))
                 }
                 Some(value) => condition.accepts(value),
-            }
-        })
+            })
     }
 }
 
@@ -128,6 +130,14 @@ impl Condition {
             _ => wanted == value,
         })
     }
+}
+
+/// What a row has for a key: itself, or in its `metadata`.
+fn found<'a>(row: &'a Value, key: &str) -> Option<&'a Value> {
+    lookup(row, key).or_else(|| {
+        row.get("metadata")
+            .and_then(|metadata| lookup(metadata, key))
+    })
 }
 
 fn lookup<'a>(object: &'a Value, key: &str) -> Option<&'a Value> {
