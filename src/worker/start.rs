@@ -18,9 +18,6 @@ use uuid::Uuid;
 use webhooks_deliver::{Network, Pool, StartError};
 use webhooks_schedule::{Position, Scheduler};
 
-/// Threads are started as they are needed, and webhooks.max_in_flight, which reloads, bounds the need.
-const THREADS_MOST: usize = 10_000;
-
 /// What the worker relies on, whatever the database or its owner has set.
 const PINNED: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
@@ -128,8 +125,9 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         };
     let settings = Settings::read();
     let pool = with_or_without_ca_file(&settings, |network| {
+        // webhooks.max_in_flight bounds what is submitted, and reloads.
         let limits = webhooks_deliver::Limits {
-            threads: THREADS_MOST,
+            at_once: usize::MAX,
             ..webhooks_deliver::Limits::default()
         };
         Pool::start(limits, network.clone())

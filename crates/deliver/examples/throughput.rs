@@ -104,7 +104,7 @@ fn by_pool(work: &Work) -> u64 {
         ca_file: std::env::var_os("CA_FILE").map(Into::into),
     };
     let limits = Limits {
-        threads: work.threads,
+        at_once: work.threads,
         ..Limits::default()
     };
     let pool = Pool::start(limits, network).unwrap();

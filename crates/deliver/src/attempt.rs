@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits {
-        threads: 1,
+        at_once: 1,
         body_read: 64 * 1024,
         excerpt: 1024,
         idle: Duration::ZERO,

@@ -101,7 +101,7 @@ impl Kept {
         // `surplus` is dropped here: closing a socket is a system call, and needs no lock.
     }
 
-    /// Closes what has waited too long; for threads that end, when no request comes by to do it.
+    /// Closes what has waited too long; for when no request comes by to do it.
     pub(crate) fn sweep(&self) {
         let mut surplus = Vec::new();
         lock(&self.shelf).sweep(Instant::now(), &mut surplus);
@@ -109,8 +109,13 @@ impl Kept {
 
     /// Closes all that wait, and takes none back.
     pub(crate) fn close(&self) {
+        lock(&self.shelf).closed = true;
+        self.clear();
+    }
+
+    /// Closes all that wait.
+    pub(crate) fn clear(&self) {
         let mut shelf = lock(&self.shelf);
-        shelf.closed = true;
         shelf.total = 0;
         let places = std::mem::take(&mut shelf.places);
         drop(shelf);

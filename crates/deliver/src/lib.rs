@@ -6,23 +6,25 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | `pool` | the pool, and the life of a delivery thread |
+//! | `pool` | the pool: jobs to the delivery threads, each on a fiber of its own |
+//! | `fiber` | many fibers on one thread, and what they wait for |
 //! | `attempt` | one request, from the signature to the answer |
 //! | `outcomes` | the way back, and the descriptor |
 //! | `client` | one configuration of the network |
 //! | `resolver` | names to addresses; the address guard |
 //! | `transport` | bytes of one connection, plain or TLS |
 //! | `kept` | connections that wait for their next request |
-//! | `socket` | a socket that never blocks but in `poll` |
+//! | `socket` | a socket on which a fiber waits |
 //! | `tls` | what TLS trusts |
 //! | `failure` | why there is no answer, in words for tenants |
 //! | `threads`, `sync` | starting threads without signals; locks without poison |
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod attempt;
 mod client;
 mod failure;
+mod fiber;
 mod kept;
 mod outcomes;
 mod pool;

@@ -1,4 +1,4 @@
-//! The pool: what the worker's main thread holds, and the life of a delivery thread.
+//! The pool: what the worker's main thread holds. Jobs go to a few delivery threads, each job on a fiber of its own.
 //!
 //! Everything in [`Pool`] is called on the main thread and never waits for a delivery thread, a name, or a peer.
 
@@ -8,23 +8,22 @@ use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::attempt::{Attempted, Job, Outcome, attempt, unix_ms};
 use crate::client::{Client, Common, Network};
 use crate::failure::Failure;
+use crate::fiber::{Loop, Tidy};
 use crate::outcomes::Outcomes;
 use crate::resolver::{Lookup, Names, SystemLookup};
 use crate::sync::lock;
-use crate::threads;
 use crate::tls::StartError;
 
 /// How much the pool may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The most threads, and so the most requests at once.
-    pub threads: usize,
+    /// The most requests at once.
+    pub at_once: usize,
     /// How many bytes of an answer's body are read.
     pub body_read: u64,
     /// How many of them are kept.
@@ -36,7 +35,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            threads: 64,
+            at_once: 64,
             body_read: 64 * 1024,
             excerpt: 1024,
             idle: Duration::from_secs(30),
@@ -44,14 +43,12 @@ impl Default for Limits {
     }
 }
 
-/// Measured: a TLS handshake and a request need under 64 KiB in release builds, 96 to 128 KiB in debug builds. Much more than
-/// that, since too little would be a SIGSEGV, which restarts the whole cluster; what is not touched costs no memory.
-const STACK: usize = 512 * 1024;
-/// How many connections are kept for each thread: a thread serves many hosts in the time that connections wait. With one for
-/// each, 64 hosts and 32 threads cost twice the CPU time.
-const KEPT_PER_THREAD: usize = 4;
-/// And how many in all: each takes a file descriptor, of which a process often has 1024.
+/// The most delivery threads. One carries far more plain requests than Postgres can bring along; more of them keep TLS
+/// handshakes, a millisecond each, out of each other's way.
+const MOST_THREADS: usize = 4;
+/// How many connections are kept in all: each takes a file descriptor, of which a process often has 1024.
 const MOST_KEPT: usize = 256;
+
 /// Threads that send requests.
 ///
 /// Dropping it is [`Pool::shutdown`].
@@ -61,26 +58,32 @@ pub struct Pool {
 
 struct Shared {
     limits: Limits,
-    staff: Mutex<Staff>,
-    setup: Mutex<Setup>,
+    jobs: Mutex<Jobs>,
+    setup: Arc<Mutex<Setup>>,
     common: Common,
+    loops: Vec<Loop>,
     outcomes: Outcomes,
     in_flight: AtomicUsize,
 }
 
-/// Jobs and the threads for them.
 #[derive(Default)]
-struct Staff {
-    queue: VecDeque<Job>,
-    /// Parked threads. The last to come is the first to go back to work: its memory is warm, and those at the bottom end.
-    idle: Vec<Thread>,
-    threads: usize,
+struct Jobs {
+    /// Those that wait because too many are under way.
+    waiting: VecDeque<Job>,
+    under_way: usize,
     stopping: bool,
 }
 
 struct Setup {
     network: Network,
-    client: Arc<Client>,
+    /// One for each loop; none after the shutdown.
+    clients: Vec<Arc<Client>>,
+}
+
+impl Setup {
+    fn client(&self, which: usize) -> Option<Arc<Client>> {
+        self.clients.get(which).cloned()
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -110,22 +113,36 @@ impl Pool {
         network: Network,
         lookup: Arc<dyn Lookup>,
     ) -> Result<Pool, StartError> {
+        let threads = std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MOST_THREADS);
         let common = Common {
             names: Names::new(lookup),
             sockets: Arc::default(),
             roots: Arc::default(),
-            most_kept: limits
-                .threads
-                .saturating_mul(KEPT_PER_THREAD)
-                .min(MOST_KEPT),
+            most_kept: limits.at_once.min(MOST_KEPT / threads).max(1),
         };
-        let client = Arc::new(Client::new(&common, &network)?);
+        let clients = clients(&common, &network, threads)?;
+        let setup = Arc::new(Mutex::new(Setup { network, clients }));
+        let mut loops = Vec::with_capacity(threads);
+        for which in 0..threads {
+            let setup = Arc::clone(&setup);
+            loops.push(Loop::new("webhooks-send", limits.idle, move |tidy| {
+                let client = lock(&setup).client(which);
+                match (client, tidy) {
+                    (Some(client), Tidy::Stale) => client.kept.sweep(),
+                    (Some(client), Tidy::All) => client.kept.clear(),
+                    (None, _) => {}
+                }
+            })?);
+        }
         Ok(Pool {
             shared: Arc::new(Shared {
                 limits,
-                staff: Mutex::default(),
-                setup: Mutex::new(Setup { network, client }),
+                jobs: Mutex::default(),
+                setup,
                 common,
+                loops,
                 outcomes: Outcomes::new()?,
                 in_flight: AtomicUsize::new(0),
             }),
@@ -134,35 +151,21 @@ impl Pool {
 
     /// Hands a job over. Its outcome comes back through [`Pool::drain`], exactly once; after a shutdown, not at all.
     ///
-    /// With as many jobs under way as there may be threads, it waits in memory: how many that are is up to the caller.
+    /// With as many jobs under way as there may be, it waits in memory: how many that are is up to the caller.
     pub fn submit(&self, job: Job) {
-        let mut staff = lock(&self.shared.staff);
-        if staff.stopping {
-            return;
-        }
-        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        staff.queue.push_back(job);
-        let idle = staff.idle.pop();
-        if idle.is_none() && staff.threads < self.shared.limits.threads.max(1) {
-            let shared = Arc::clone(&self.shared);
-            match threads::spawn("webhooks-send", STACK, move || shared.work()) {
-                Ok(_) => staff.threads += 1,
-                // Those that run come to it.
-                Err(_) if staff.threads > 0 => {}
-                Err(_) => {
-                    let job = staff.queue.pop_back();
-                    drop(staff);
-                    if let Some(job) = job {
-                        self.shared.give_up(&job, Failure::NoThread);
-                    }
-                    return;
-                }
+        {
+            let mut jobs = lock(&self.shared.jobs);
+            if jobs.stopping {
+                return;
             }
+            self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+            if jobs.under_way >= self.shared.limits.at_once.max(1) {
+                jobs.waiting.push_back(job);
+                return;
+            }
+            jobs.under_way += 1;
         }
-        drop(staff);
-        if let Some(thread) = idle {
-            thread.unpark();
-        }
+        self.shared.begin(job);
     }
 
     /// Appends the outcomes that wait.
@@ -175,19 +178,19 @@ impl Pool {
         self.shared.outcomes.fd()
     }
 
-    /// What starts after this call is under the new rules; what is under way ends under the old ones. Kept connections are
-    /// dropped, and `ca_file` is read again, also if it has the same name.
+    /// What is submitted after this call is under the new rules; what is under way ends under the old ones. Kept
+    /// connections are dropped, and `ca_file` is read again, also if it has the same name.
     ///
     /// # Errors
     /// When `ca_file` cannot be loaded; then the old rules stay in force.
     pub fn reconfigure(&self, network: Network) -> Result<(), StartError> {
-        let client = Arc::new(Client::new(&self.shared.common, &network)?);
+        let clients = clients(&self.shared.common, &network, self.shared.loops.len())?;
         let old = {
             let mut setup = lock(&self.shared.setup);
             setup.network = network;
-            std::mem::replace(&mut setup.client, client)
+            std::mem::replace(&mut setup.clients, clients)
         };
-        old.kept.close();
+        self.shared.retire(old);
         Ok(())
     }
 
@@ -198,28 +201,28 @@ impl Pool {
 
     /// How many delivery threads there are now.
     pub fn threads(&self) -> usize {
-        lock(&self.shared.staff).threads
+        self.shared.loops.iter().filter(|it| it.lives()).count()
     }
 
     /// Ends everything without waiting for anything: jobs that wait are forgotten, sockets are shut down, threads end as
     /// soon as they notice. Those inside `getaddrinfo` notice late, so the process must not wait for threads either.
     pub fn shutdown(&self) {
-        let idle = {
-            let mut staff = lock(&self.shared.staff);
-            staff.stopping = true;
-            let forgotten = staff.queue.len();
-            staff.queue.clear();
+        {
+            let mut jobs = lock(&self.shared.jobs);
+            jobs.stopping = true;
+            let forgotten = jobs.waiting.len();
+            jobs.waiting.clear();
             self.shared
                 .in_flight
                 .fetch_sub(forgotten, Ordering::Relaxed);
-            std::mem::take(&mut staff.idle)
-        };
-        for thread in idle {
-            thread.unpark();
         }
         self.shared.common.names.stop();
         self.shared.common.sockets.shut_down();
-        lock(&self.shared.setup).client.kept.close();
+        let old = std::mem::take(&mut lock(&self.shared.setup).clients);
+        self.shared.retire(old);
+        for it in &self.shared.loops {
+            it.stop();
+        }
     }
 }
 
@@ -229,70 +232,63 @@ impl Drop for Pool {
     }
 }
 
-/// Takes a thread off the books, however it ends.
-struct Leave<'a>(&'a Shared);
+fn clients(
+    common: &Common,
+    network: &Network,
+    count: usize,
+) -> Result<Vec<Arc<Client>>, StartError> {
+    (0..count)
+        .map(|_| Client::new(common, network).map(Arc::new))
+        .collect()
+}
 
-impl Drop for Leave<'_> {
+/// A job that a loop has taken: if it is dropped before its attempt, nobody will make it.
+struct Taken {
+    shared: Arc<Shared>,
+    job: Option<Job>,
+}
+
+impl Drop for Taken {
     fn drop(&mut self) {
-        lock(&self.0.staff).threads -= 1;
+        if let Some(job) = self.job.take() {
+            self.shared.give_up(&job, Failure::NoThread);
+        }
     }
 }
 
 impl Shared {
-    /// The life of a delivery thread.
-    fn work(&self) {
-        let _leave = Leave(self);
-        while let Some(job) = self.next() {
-            self.deliver(&job);
+    /// Gives a job to a thread: that of its webhook, which has its connections.
+    fn begin(self: &Arc<Self>, job: Job) {
+        let which = (job.target.webhook.as_u128() % self.loops.len() as u128) as usize;
+        let mut taken = Taken {
+            shared: Arc::clone(self),
+            job: Some(job),
+        };
+        // Without a thread, the job is given up where it is dropped.
+        let _ = self.loops[which].run(Box::new(move || {
+            if let Some(job) = taken.job.take() {
+                taken.shared.deliver(which, &job);
+            }
+        }));
+    }
+
+    /// Drops clients on the threads that their connections belong to.
+    fn retire(&self, clients: Vec<Arc<Client>>) {
+        for (it, client) in self.loops.iter().zip(clients) {
+            it.with_thread(Box::new(move || client.kept.close()));
         }
     }
 
-    /// The next job; `None` when the thread should end.
-    fn next(&self) -> Option<Job> {
-        let me = thread::current();
-        let is_me = |thread: &Thread| thread.id() == me.id();
-        let since = Instant::now();
-        let mut staff = lock(&self.staff);
-        loop {
-            if staff.stopping {
-                return None;
-            }
-            if let Some(job) = staff.queue.pop_front() {
-                // Only a thread that woke without having been chosen is still listed.
-                staff.idle.retain(|thread| !is_me(thread));
-                return Some(job);
-            }
-            if !staff.idle.iter().any(is_me) {
-                staff.idle.push(me.clone());
-            }
-            drop(staff);
-            let left = self.limits.idle.saturating_sub(since.elapsed());
-            if left.is_zero() {
-                // Nothing else may come by to close what waited too long.
-                self.client().kept.sweep();
-            } else {
-                thread::park_timeout(left);
-            }
-            staff = lock(&self.staff);
-            if left.is_zero() && staff.queue.is_empty() {
-                staff.idle.retain(|thread| !is_me(thread));
-                return None;
-            }
-        }
-    }
-
-    fn client(&self) -> Arc<Client> {
-        Arc::clone(&lock(&self.setup).client)
-    }
-
-    /// Does a job, and puts its outcome out whatever happens.
-    fn deliver(&self, job: &Job) {
+    /// Does a job, and puts its outcome out whatever happens. Runs on a fiber.
+    fn deliver(self: &Arc<Self>, which: usize, job: &Job) {
+        let Some(client) = lock(&self.setup).client(which) else {
+            return self.give_up(job, Failure::ShutDown);
+        };
         let started = SystemTime::now();
         let begun = Instant::now();
-        let client = self.client();
         let attempted =
             guarded(|| attempt(&client, job, &self.limits, begun)).unwrap_or_else(|| {
-                self.replace(&client);
+                self.replace(which, &client);
                 Attempted {
                     result: Err(Failure::Internal),
                     truncated: false,
@@ -309,16 +305,17 @@ impl Shared {
     }
 
     /// A panic may have left ureq's locks poisoned: start afresh.
-    fn replace(&self, broken: &Arc<Client>) {
+    fn replace(&self, which: usize, broken: &Arc<Client>) {
         let mut setup = lock(&self.setup);
-        if Arc::ptr_eq(&setup.client, broken)
-            && let Ok(client) = Client::new(&self.common, &setup.network)
+        if let Ok(client) = Client::new(&self.common, &setup.network)
+            && let Some(current) = setup.clients.get_mut(which)
+            && Arc::ptr_eq(current, broken)
         {
-            setup.client = Arc::new(client);
+            *current = Arc::new(client);
         }
     }
 
-    fn give_up(&self, job: &Job, failure: Failure) {
+    fn give_up(self: &Arc<Self>, job: &Job, failure: Failure) {
         let now = unix_ms(SystemTime::now());
         self.finish(Outcome {
             token: job.token,
@@ -330,9 +327,18 @@ impl Shared {
         });
     }
 
-    fn finish(&self, outcome: Outcome) {
+    fn finish(self: &Arc<Self>, outcome: Outcome) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let next = {
+            let mut jobs = lock(&self.jobs);
+            let next = jobs.waiting.pop_front();
+            jobs.under_way -= usize::from(next.is_none());
+            next
+        };
         self.outcomes.put(outcome);
+        if let Some(job) = next {
+            self.begin(job);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use ureq::unversioned::transport::NextTimeout;
 use webhooks_core::address::Guard;
 
 use crate::failure::Failure;
+use crate::fiber::{Waker, park};
 use crate::sync::lock;
 use crate::threads;
 use crate::transport::deadline;
@@ -95,25 +96,25 @@ type Found = Option<Arc<[IpAddr]>>;
 #[derive(Default)]
 struct Flight {
     found: Mutex<Option<Found>>,
-    landed: Condvar,
+    waiting: Mutex<Vec<Waker>>,
 }
 
 impl Flight {
     fn wait(&self, until: Instant) -> Option<Found> {
-        let mut found = lock(&self.found);
+        lock(&self.waiting).push(Waker::here());
         loop {
-            if found.is_some() {
-                return found.clone();
+            let found = lock(&self.found).clone();
+            if found.is_some() || until <= Instant::now() {
+                return found;
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            let (again, _) = self
-                .landed
-                .wait_timeout(found, left)
-                .unwrap_or_else(PoisonError::into_inner);
-            found = again;
+            park(until);
+        }
+    }
+
+    fn land(&self, found: Found) {
+        *lock(&self.found) = Some(found);
+        for waker in lock(&self.waiting).drain(..) {
+            waker.wake();
         }
     }
 }
@@ -356,8 +357,7 @@ impl State {
         if let Some(Entry::Flying { flight, .. }) =
             self.entries.insert(Arc::clone(&wanted.name), known)
         {
-            *lock(&flight.found) = Some(found);
-            flight.landed.notify_all();
+            flight.land(found);
         }
     }
 

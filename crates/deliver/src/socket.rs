@@ -1,4 +1,4 @@
-//! One TCP socket that never blocks but in `poll`, and the register of all of them. Runs on delivery threads; only
+//! One TCP socket on which a fiber waits, and the register of all of them. Runs on delivery threads; only
 //! [`Sockets::shut_down`] is called from elsewhere.
 
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket,
 };
 
+use crate::fiber::{Ready, Wait, Watch};
 use crate::sync::lock;
 
 /// Every socket that lives, so that a shutdown can end what hangs on them.
@@ -62,24 +62,11 @@ impl Sockets {
     }
 }
 
-/// What to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    Input,
-    Output,
-    Either,
-}
-
-/// What is possible now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ready {
-    pub(crate) input: bool,
-    pub(crate) output: bool,
-}
-
 /// A connected, non-blocking TCP socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
+    /// Dropped before the socket is closed.
+    watch: Watch,
     stream: Arc<TcpStream>,
     id: u64,
     sockets: Arc<Sockets>,
@@ -110,6 +97,7 @@ impl Socket {
         let id = sockets.enter(&stream)?;
         let sockets = Arc::clone(sockets);
         let socket = Socket {
+            watch: Watch::new(stream.as_fd())?,
             stream,
             id,
             sockets,
@@ -128,59 +116,42 @@ impl Socket {
         }
     }
 
-    /// Waits until something is possible; `TimedOut` when the deadline comes first.
+    /// Waits until something may be possible; `TimedOut` when the deadline comes first.
     pub(crate) fn wait(&self, wait: Wait, deadline: Instant) -> io::Result<Ready> {
-        let events = match wait {
-            Wait::Input => PollFlags::POLLIN,
-            Wait::Output => PollFlags::POLLOUT,
-            Wait::Either => PollFlags::POLLIN | PollFlags::POLLOUT,
-        };
-        let mut fds = [PollFd::new(self.stream.as_fd(), events)];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            // Rounded up: a wait must not end just before the deadline and spin.
-            let ms = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
-            let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
-            match nix::poll::poll(&mut fds, timeout) {
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => {
-                    let events = fds[0].revents().unwrap_or(PollFlags::all());
-                    // An error or a hang-up shows itself in the next read or write.
-                    let over = events
-                        .intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL);
-                    return Ok(Ready {
-                        input: over || events.contains(PollFlags::POLLIN),
-                        output: over || events.contains(PollFlags::POLLOUT),
-                    });
-                }
-                Err(errno) => return Err(errno.into()),
-            }
+        self.watch.wait(wait, deadline)
+    }
+
+    /// Notes what a try has shown.
+    fn tried<T>(&self, what: Wait, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::WouldBlock
+        {
+            self.watch.exhausted(what);
         }
+        result
     }
 
     /// Whether nothing has come in and the peer has not closed. Takes no bytes.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0];
-        matches!(self.stream.peek(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        let peeked = self.tried(Wait::Input, self.stream.peek(&mut byte));
+        matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 }
 
 impl Read for &Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.stream).read(buffer)
+        self.tried(Wait::Input, (&*self.stream).read(buffer))
     }
 }
 
 impl Write for &Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.stream).write(bytes)
+        self.tried(Wait::Output, (&*self.stream).write(bytes))
     }
 
     fn write_vectored(&mut self, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        (&*self.stream).write_vectored(bytes)
+        self.tried(Wait::Output, (&*self.stream).write_vectored(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {

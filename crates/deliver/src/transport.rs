@@ -1,13 +1,15 @@
 //! The bytes of one connection, plain or TLS, as ureq's `Transport`; and the `Connector` that makes or reuses one. Runs on
 //! delivery threads.
 //!
-//! A request on a kept connection costs four system calls: a peek (does the peer still hold it?), one send for head and
-//! body together, a poll with what is left of the limit, and one read.
+//! A request on a kept connection costs three system calls: a peek (does the peer still hold it?), one send for head and
+//! body together, and one read; and its share of a wait for events.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::LocalKey;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConnection;
@@ -17,8 +19,9 @@ use ureq::unversioned::transport::{
 };
 
 use crate::failure::Failure;
+use crate::fiber::Wait;
 use crate::kept::{Kept, Place};
-use crate::socket::{Socket, Sockets, Wait};
+use crate::socket::{Socket, Sockets};
 use crate::tls::{self, Tls};
 
 /// What a connection's input buffer starts with; most answers fit.
@@ -54,7 +57,40 @@ fn in_time(timeout: &NextTimeout) -> impl Fn(io::Error) -> Error {
     }
 }
 
-/// The buffers of one request. They go when it ends: a connection that waits holds none.
+/// Buffers of this thread that wait for the next request: to make and clear new ones for each costs more than all that is
+/// written into them.
+const SPARE: usize = 256;
+
+thread_local! {
+    static SPARE_OUTPUT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE_INPUT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+type Spare = LocalKey<RefCell<Vec<Vec<u8>>>>;
+
+fn take_spare(spare: &'static Spare) -> Vec<u8> {
+    spare
+        .try_with(|it| it.borrow_mut().pop())
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// Keeps a buffer unless it has grown.
+fn put_spare(spare: &'static Spare, buffer: Vec<u8>, usual: usize) {
+    if buffer.len() == usual {
+        // While the thread ends, there is nothing to keep it in.
+        let _ = spare.try_with(|it| {
+            let mut spare = it.borrow_mut();
+            if spare.len() < SPARE {
+                spare.push(buffer);
+            }
+        });
+    }
+}
+
+/// The buffers of one request. They go when it ends: a connection that waits holds none; and while the answer is awaited,
+/// there is no output.
 #[derive(Debug, Default)]
 struct Buffer {
     /// `input[start..end]` is what ureq has not consumed.
@@ -84,6 +120,9 @@ impl Buffer {
     }
 
     fn make_room(&mut self) {
+        if self.input.is_empty() {
+            self.input = take_spare(&SPARE_INPUT);
+        }
         if self.end < self.input.len() {
             return;
         }
@@ -307,6 +346,9 @@ fn receive_tls(
 
 impl Buffers for Buffer {
     fn output(&mut self) -> &mut [u8] {
+        if self.output.is_empty() {
+            self.output = take_spare(&SPARE_OUTPUT);
+        }
         let size = OUTPUT.max(self.pending + self.free);
         if self.output.len() < size {
             self.output.resize(size, 0);
@@ -366,10 +408,16 @@ impl Lease {
     /// Sends what is pending.
     fn send(&mut self, deadline: Instant) -> io::Result<()> {
         let pending = std::mem::take(&mut self.buffer.pending);
-        match &mut self.wire {
+        let sent = match &mut self.wire {
             Some(wire) if pending > 0 => wire.send(&self.buffer.output[..pending], deadline),
             _ => Ok(()),
-        }
+        };
+        put_spare(
+            &SPARE_OUTPUT,
+            std::mem::take(&mut self.buffer.output),
+            OUTPUT,
+        );
+        sent
     }
 }
 
@@ -416,6 +464,12 @@ impl Transport for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        put_spare(&SPARE_INPUT, std::mem::take(&mut self.buffer.input), INPUT);
+        put_spare(
+            &SPARE_OUTPUT,
+            std::mem::take(&mut self.buffer.output),
+            OUTPUT,
+        );
         if let (true, Some(wire)) = (self.keep, self.wire.take()) {
             self.kept.put(&self.place, wire);
         }

@@ -38,9 +38,9 @@ pub fn network() -> Network {
     }
 }
 
-pub fn limits(threads: usize) -> Limits {
+pub fn limits(at_once: usize) -> Limits {
     Limits {
-        threads,
+        at_once,
         ..Limits::default()
     }
 }

@@ -120,6 +120,7 @@ impl Scheduler {
             endings: Vec::new(),
             parked: Vec::new(),
             created_ms: event.created_ms,
+            postponed: 0,
         });
         self.group_ages.push_back((now.mono_ms, group, self.serial));
         self.fresh += webhooks.len();

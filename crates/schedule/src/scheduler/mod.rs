@@ -24,6 +24,8 @@ const TEST: &str = "webhook.test";
 const FRESH_MAX: usize = 1_024;
 /// Age at which a fresh event is written although not all of its deliveries have ended.
 const GROUP_AGE_MS: u64 = 100;
+/// How often that is put off while nothing has gone wrong.
+const POSTPONED_MOST: u8 = 4;
 /// Deliveries ready in memory, over all webhooks, beyond which no more are taken in.
 const READY_MAX: usize = 20_000;
 /// The same in bytes of event data.
@@ -143,6 +145,8 @@ struct Group {
     /// Endpoints whose delivery was not taken into memory.
     parked: Vec<usize>,
     created_ms: i64,
+    /// How often writing it was put off.
+    postponed: u8,
 }
 
 /// The memory.

@@ -29,7 +29,13 @@ impl Scheduler {
                 break;
             }
             self.group_ages.pop_front();
-            if !over {
+            if over {
+                continue;
+            }
+            if self.groups[group].postponed < POSTPONED_MOST && self.is_underway(group) {
+                self.groups[group].postponed += 1;
+                self.group_ages.push_back((now.mono_ms, group, serial));
+            } else {
                 self.flush(group, now);
             }
         }
@@ -58,6 +64,18 @@ impl Scheduler {
         Tick {
             wake_in_ms: self.wake_in(limits, now),
         }
+    }
+
+    /// Whether a group only waits for its turn at endpoints that answer fast, and a crash would repeat no more of
+    /// it than what is in flight: then queue rows would be written for nothing.
+    fn is_underway(&self, group: usize) -> bool {
+        let it = &self.groups[group];
+        it.endings.is_empty()
+            && it.parked.is_empty()
+            && it.members.iter().all(|&key| {
+                let delivery = self.deliveries.get(key);
+                delivery.is_some_and(|it| self.endpoints[it.endpoint].pace == Pace::Fast)
+            })
     }
 
     pub(super) fn wake_in(&self, _limits: &Limits, now: Now) -> Option<u64> {
