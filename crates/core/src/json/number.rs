@@ -40,9 +40,18 @@ pub fn write_f64(number: f64, out: &mut String) {
     }
 }
 
-/// Whether two numbers of JSON have the same value, exactly: `1`, `1.0` and `10e-1` do.
-pub(crate) fn same_value(a: &str, b: &str) -> bool {
-    a == b || matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a.equals(&b))
+/// A number of JSON in one spelling for each value, exactly: that of `1`, `1.0` and `10e-1` is the same.
+pub(crate) fn value_of(text: &str) -> String {
+    let Some(decimal) = Decimal::parse(text).filter(|it| !it.is_zero()) else {
+        return "0".to_owned();
+    };
+    let mut digits: String = [decimal.whole, decimal.fraction]
+        .iter()
+        .flat_map(|part| part.iter().copied().map(char::from))
+        .collect();
+    digits.truncate(digits.trim_end_matches('0').len());
+    let sign = if decimal.negative { "-" } else { "" };
+    format!("{sign}{digits}e{}", decimal.point)
 }
 
 fn is_plain_integer(text: &[u8]) -> bool {

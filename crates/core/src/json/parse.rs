@@ -1,0 +1,125 @@
+//! From JSON text to values that can be asked.
+//!
+//! Not by `serde_json`'s own way: with arbitrary precision it takes an object whose first key is the
+//! private name of its numbers for a number, and fails for the whole text if it is not one. Whoever
+//! can write a row could so hide it from every filter.
+
+use super::cursor::{Cursor, unexpected};
+use super::{JsonError, MAX_DEPTH};
+use serde_json::{Map, Number, Value};
+
+/// Reads a JSON text. Of several equal keys the last one's value counts, as in JavaScript.
+///
+/// # Errors
+/// The text is not JSON, is nested deeper than [`MAX_DEPTH`], or holds half of a surrogate pair.
+pub fn parse(text: &str) -> Result<Value, JsonError> {
+    let mut cursor = Cursor::of(text)?;
+    value(&mut cursor, 0)
+}
+
+fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, JsonError> {
+    match cursor.peek()? {
+        b'{' | b'[' if depth == MAX_DEPTH => Err(JsonError::TooDeep),
+        b'{' => object(cursor, depth + 1),
+        b'[' => array(cursor, depth + 1),
+        b'"' => string(cursor).map(Value::String),
+        b'-' | b'0'..=b'9' => {
+            let number: Number = cursor.number().parse().map_err(|_| unexpected())?;
+            Ok(Value::Number(number))
+        }
+        _ => match cursor.word() {
+            "null" => Ok(Value::Null),
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            _ => Err(unexpected()),
+        },
+    }
+}
+
+fn array(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, JsonError> {
+    let mut items = Vec::new();
+    cursor.take(b'[')?;
+    if cursor.peek()? != b']' {
+        loop {
+            items.push(value(cursor, depth)?);
+            if cursor.peek()? == b']' {
+                break;
+            }
+            cursor.take(b',')?;
+        }
+    }
+    cursor.take(b']')?;
+    Ok(Value::Array(items))
+}
+
+fn object(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, JsonError> {
+    let mut members = Map::new();
+    cursor.take(b'{')?;
+    if cursor.peek()? != b'}' {
+        loop {
+            let key = string(cursor)?;
+            cursor.take(b':')?;
+            members.insert(key, value(cursor, depth)?);
+            if cursor.peek()? == b'}' {
+                break;
+            }
+            cursor.take(b',')?;
+        }
+    }
+    cursor.take(b'}')?;
+    Ok(Value::Object(members))
+}
+
+fn string(cursor: &mut Cursor<'_>) -> Result<String, JsonError> {
+    // All that a string can still have against it is half of a surrogate pair.
+    serde_json::from_str(cursor.string()?).map_err(|_| JsonError::LoneSurrogate)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_are_read_as_they_stand() {
+        let text = " { \"a\" : [ 1 , -2.50 , true , null, \"\\u00e9\\n\\ud83c\\udf89\\\"\" ] , \"b\":{} , \"c\":[]}";
+        let value = parse(text).unwrap();
+        assert_eq!(value["a"][4], json!("é\n🎉\""));
+        assert_eq!(value["a"][1].to_string(), "-2.50");
+        assert_eq!(value["b"], json!({}));
+        assert_eq!(parse("\"x\"").unwrap(), json!("x"));
+        assert_eq!(parse(" 7 ").unwrap().to_string(), "7");
+    }
+
+    #[test]
+    fn the_last_of_equal_keys_counts() {
+        assert_eq!(
+            parse(r#"{"a":1,"b":2,"\u0061":3}"#).unwrap().to_string(),
+            r#"{"a":3,"b":2}"#
+        );
+    }
+
+    #[test]
+    fn the_private_key_of_numbers_is_a_key_like_any_other() {
+        for inner in ["\"5\"", "\"not a number\"", "7", "{}"] {
+            let text = format!("{{\"$serde_json::private::Number\":{inner}}}");
+            let nested = format!("{{\"a\":[{text}],\"source\":\"api\"}}");
+            assert!(parse(&text).unwrap().is_object(), "{text}");
+            assert_eq!(parse(&nested).unwrap()["source"], json!("api"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_or_too_deep_is_refused() {
+        for text in ["", "{", "[1,]", "{\"a\" 1}", "nul", "01", "'a'", "1 2"] {
+            assert!(matches!(parse(text), Err(JsonError::Syntax(_))), "{text}");
+        }
+        let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(&nested(MAX_DEPTH)).is_ok());
+        for levels in [MAX_DEPTH + 1, 10_000, 1_000_000] {
+            assert_eq!(parse(&nested(levels)), Err(JsonError::TooDeep));
+        }
+        assert_eq!(parse("[\"\\ud800\"]"), Err(JsonError::LoneSurrogate));
+    }
+}
