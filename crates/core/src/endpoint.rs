@@ -331,6 +331,65 @@ mod tests {
     }
 
     #[test]
+    fn odd_spellings_of_inner_hosts_are_refused_on_their_face() {
+        let guard = Guard::default();
+        for text in [
+            "http://017700000001/",
+            "http://0x7f000001/",
+            "http://0X7F.1/",
+            "http://127.0x0.00.1/",
+            "http://0x7f.1./",
+            "http://2130706433./",
+            "http://0300.0250.1/",
+            "http://0xa9fea9fe/latest/meta-data",
+            "http://168.63.0x81.020/",
+            "http://0/",
+            "http://127。0。0。1/",
+            "http://127．0．0．1/",
+            "http://①②⑦.0.0.1/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[0:0:0:0:0:ffff:7f00:1]/",
+            "http://[::FFFF:a9fe:a9fe]/",
+            "http://[64:ff9b::10.0.0.1]/",
+            "http://[2002:7f00:1::]/",
+            "http://LocalHost./",
+            "http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/",
+            "http://ｌｏｃａｌｈｏｓｔ/",
+            "http://loca\u{217c}host/",
+            "http://lo\u{ad}calhost/",
+            "http://%6c%6F%63alhost/",
+            "http://localhost%2e/",
+            "http://localhost。/",
+            "http://a.LOCALHOST。/",
+        ] {
+            assert!(endpoint(text).refused_on_its_face(&guard), "{text}");
+        }
+        // A look-alike in another script is another name, which is looked up as any other.
+        let other = endpoint("http://lос\u{430}lhost/");
+        assert!(other.host().starts_with("xn--") && !other.refused_on_its_face(&guard));
+        // What is no address in the end is no URL.
+        for text in [
+            "http://[::1%25lo]/",
+            "http://[::1%lo]/",
+            "http://[127.0.0.1]/",
+            "http://0x7f.0.0.0x100/",
+            "http://4294967296/",
+            "http://127.0.0.0.1/",
+            "http://[::1/",
+            "http://::1/",
+            "http://local\u{0}host/",
+            "http://loc%00alhost/",
+            "http://example.com%2f@127.0.0.1/",
+            "http://example.com%0d%0aHost:x/",
+        ] {
+            assert!(
+                Endpoint::parse(text, &Rules::default()).is_err(),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
     fn local_endpoints_are_refused_on_their_face() {
         let guard = Guard::default();
         for text in [
