@@ -1,9 +1,10 @@
 //! Webhooks: create, list, get, update, delete.
 
-use super::{page, pagination, parse_id, required};
+use super::{page, pagination, parse_id, parsed, required};
 use crate::access::{self, Caller};
 use crate::error::{Error, reply};
 use crate::seam::clock;
+use crate::seam::json::JsonbText;
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Connection, Rows, Statement, arg};
 use crate::settings;
@@ -117,8 +118,8 @@ fn create_webhook(
     events: Option<Vec<Option<String>>>,
     secret: Option<&str>,
     active: Option<bool>,
-    retry_policy: Option<JsonB>,
-    filters: Option<JsonB>,
+    retry_policy: Option<JsonbText>,
+    filters: Option<JsonbText>,
     owner: Option<&str>,
 ) -> JsonB {
     reply((|| {
@@ -145,10 +146,11 @@ fn create_webhook(
             None => Secret::generate(clock::random()),
         };
         let policy = match &retry_policy {
-            Some(policy) => checked_policy(Policy::default(), &policy.0)?,
+            Some(policy) => checked_policy(Policy::default(), &parsed(policy, "retry_policy")?)?,
             None => Policy::default(),
         };
-        let filters = checked_filters(filters.map(|it| it.0).as_ref())?;
+        let filters = filters.map(|it| parsed(&it, "filters")).transpose()?;
+        let filters = checked_filters(filters.as_ref())?;
         let events = required(events, "events")?
             .into_iter()
             .map(|it| required(it, "an entry of events"));
@@ -222,12 +224,12 @@ fn get_webhook(webhook_id: Option<&str>) -> JsonB {
 }
 
 #[pg_extern(sql = false)]
-fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonB>) -> JsonB {
+fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonbText>) -> JsonB {
     reply((|| {
         let caller = access::caller()?;
         access::must_write("update_webhook()")?;
         let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        let changes = required(changes, "changes")?.0;
+        let changes = parsed(&required(changes, "changes")?, "changes")?;
         let Value::Object(changes) = &changes else {
             return Err(Error::invalid(
                 "changes must be a JSON object",
@@ -294,7 +296,7 @@ fn absent(webhook: Uuid) -> Error {
 }
 
 fn json(rows: &Rows<'_>, row: usize) -> Option<Value> {
-    rows.get::<JsonB>(row, 1).map(|it| it.0)
+    rows.json(row, 1)
 }
 
 /// The object of a webhook that the owner may see.

@@ -183,7 +183,7 @@ impl Worker {
         let secrets = [rows.get::<String>(row, 5), rows.get::<String>(row, 6)];
         let filter = rows
             .get::<String>(row, 12)
-            .and_then(|text| serde_json::from_str(&text).ok())
+            .and_then(|text| webhooks_core::json::parse(&text).ok())
             .and_then(|value| Filter::parse(&value).ok());
         let rules = webhooks_core::endpoint::Rules {
             require_https: crate::settings::endpoint_rules().require_https,

@@ -279,7 +279,7 @@ impl Worker {
                                 }
                                 if !definition.filter.is_empty() {
                                     let row = judged.get_or_insert_with(|| {
-                                        serde_json::from_str(
+                                        webhooks_core::json::parse(
                                             subject.as_deref().unwrap_or(&event.data),
                                         )
                                         .unwrap_or(serde_json::Value::Null)

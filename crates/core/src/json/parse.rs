@@ -4,14 +4,19 @@
 //! private name of its numbers for a number, and fails for the whole text if it is not one. Whoever
 //! can write a row could so hide it from every filter.
 
+use super::JsonError;
 use super::cursor::{Cursor, unexpected};
-use super::{JsonError, MAX_DEPTH};
 use serde_json::{Map, Number, Value};
+
+/// How deep arrays and objects may nest in what is read. More than
+/// [`MAX_DEPTH`](super::MAX_DEPTH), since a value of that depth may stand in a row's data, in its changes
+/// and in an envelope.
+const READ_DEPTH: usize = 128;
 
 /// Reads a JSON text. Of several equal keys the last one's value counts, as in JavaScript.
 ///
 /// # Errors
-/// The text is not JSON, is nested deeper than [`MAX_DEPTH`], or holds half of a surrogate pair.
+/// The text is not JSON, is nested deeper than 128 levels, or holds half of a surrogate pair.
 pub fn parse(text: &str) -> Result<Value, JsonError> {
     let mut cursor = Cursor::of(text)?;
     value(&mut cursor, 0)
@@ -19,7 +24,7 @@ pub fn parse(text: &str) -> Result<Value, JsonError> {
 
 fn value(cursor: &mut Cursor<'_>, depth: usize) -> Result<Value, JsonError> {
     match cursor.peek()? {
-        b'{' | b'[' if depth == MAX_DEPTH => Err(JsonError::TooDeep),
+        b'{' | b'[' if depth == READ_DEPTH => Err(JsonError::TooDeep),
         b'{' => object(cursor, depth + 1),
         b'[' => array(cursor, depth + 1),
         b'"' => string(cursor).map(Value::String),
@@ -116,8 +121,8 @@ mod tests {
             assert!(matches!(parse(text), Err(JsonError::Syntax(_))), "{text}");
         }
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        assert!(parse(&nested(MAX_DEPTH)).is_ok());
-        for levels in [MAX_DEPTH + 1, 10_000, 1_000_000] {
+        assert!(parse(&nested(READ_DEPTH)).is_ok());
+        for levels in [READ_DEPTH + 1, 10_000, 1_000_000] {
             assert_eq!(parse(&nested(levels)), Err(JsonError::TooDeep));
         }
         assert_eq!(parse("[\"\\ud800\"]"), Err(JsonError::LoneSurrogate));
