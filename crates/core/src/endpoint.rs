@@ -154,8 +154,13 @@ impl Endpoint {
         if url.fragment().is_some() {
             return Err(EndpointError::Fragment);
         }
-        if url.host().is_none() {
-            return Err(EndpointError::NoHost);
+        match url.host() {
+            None => return Err(EndpointError::NoHost),
+            // Browsers take more, which no name server knows and HTTP libraries do not send.
+            Some(Host::Domain(name)) if !name.bytes().all(of_a_name) => {
+                return Err(EndpointError::NotUrl("invalid host name".to_owned()));
+            }
+            Some(_) => {}
         }
         let port = url.port_or_known_default().unwrap_or(0);
         if port == 0 {
@@ -204,6 +209,10 @@ impl Endpoint {
     }
 }
 
+fn of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -227,6 +236,7 @@ mod tests {
             ("https://bücher.example/", "xn--bcher-kva.example", 443),
             ("https://[2606:4700::1]:8443/", "[2606:4700::1]", 8443),
             ("https://example.com:443/", "example.com", 443),
+            ("http://my_service-1.internal/", "my_service-1.internal", 80),
         ] {
             let it = endpoint(text);
             assert_eq!((it.host(), it.port()), (host, port), "{text}");
@@ -266,6 +276,9 @@ mod tests {
             "/hook",
             "https://exa<mple.com/",
             "https://1.2.3.256/",
+            "https://exa{mple.com/",
+            "https://a\"b.example/",
+            "https://a,b.example/",
             "https://a:99999/",
         ] {
             assert!(matches!(error(text), EndpointError::NotUrl(_)), "{text}");
