@@ -16,6 +16,7 @@ use uuid::Uuid;
 use webhooks_core::event_type::Subscription;
 use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
+use webhooks_core::quote::quote;
 use webhooks_core::request::{self, Event, Target};
 
 static LIST: Statement = Statement::new(
@@ -124,7 +125,7 @@ fn list_deliveries(
         let (limit, offset) = page(page_limit, page_offset)?;
         if let Some(state) = state.filter(|state| !STATES.contains(state)) {
             return Err(Error::invalid(
-                format!("unknown state \"{state}\""),
+                format!("unknown state \"{}\"", quote(state)),
                 "Known are pending, delivered, failed and cancelled.",
             ));
         }

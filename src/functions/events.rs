@@ -19,6 +19,7 @@ use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
 use webhooks_core::json::{self, write_string};
 use webhooks_core::payload;
+use webhooks_core::quote::quote;
 
 static IS_KNOWN: Statement = Statement::new(
     c"SELECT FROM webhooks.event_type WHERE name = $1",
@@ -127,7 +128,7 @@ fn register_event_type(type_: Option<&str>, description: Option<&str>) {
 pub(crate) fn register(name: &str, description: &str) -> Result<(), Error> {
     if !event_type::valid_name(name) {
         return Err(Error::invalid(
-            format!("invalid event type \"{name}\""),
+            format!("invalid event type \"{}\"", quote(name)),
             "A type is object.action in lower case: letters, digits and underscores, at most 100 bytes.",
         ));
     }
@@ -158,7 +159,7 @@ fn delivery_id(event_id: pgrx::Uuid, webhook_id: pgrx::Uuid) -> pgrx::Uuid {
 /// What dispatch decides, for the views.
 #[pg_extern(sql = false)]
 fn wants(
-    events: Option<Vec<String>>,
+    events: Option<Vec<Option<String>>>,
     owner: Option<&str>,
     filters: Option<JsonbText>,
     event_type: Option<&str>,
@@ -169,6 +170,7 @@ fn wants(
     let (Some(events), Some(event_type), Some(data)) = (events, event_type, data) else {
         return false;
     };
+    let events: Vec<String> = events.into_iter().flatten().collect();
     if !Subscription::of(&events).matches(event_type, owner.is_some())
         || (owner.is_some() && owner != event_owner)
     {
@@ -203,7 +205,7 @@ fn must_be_known(event_type: &str) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::invalid(
-            format!("unknown event type \"{event_type}\""),
+            format!("unknown event type \"{}\"", quote(event_type)),
             "Register it with webhooks.register_event_type(); webhooks.event_type lists what is known.",
         ))
     }

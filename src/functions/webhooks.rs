@@ -17,6 +17,7 @@ use webhooks_core::endpoint::Endpoint;
 use webhooks_core::event_type::Subscription;
 use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
+use webhooks_core::quote::quote;
 use webhooks_core::retry::Policy;
 use webhooks_core::secret::Secret;
 
@@ -101,6 +102,9 @@ static DELETE: Statement = Statement::new(
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
 
+/// The longest name of an owner, in bytes: it must fit into an index.
+const MAX_OWNER: usize = 1_000;
+
 /// What a user defines of a webhook, checked.
 struct Fields {
     url: String,
@@ -138,6 +142,12 @@ fn create_webhook(
             return Err(Error::invalid(
                 "owner must not be empty",
                 "Leave it out for a webhook that receives the events of all owners.",
+            ));
+        }
+        if let Some(length) = owner.as_ref().map(String::len).filter(|it| *it > MAX_OWNER) {
+            return Err(Error::invalid(
+                format!("owner is too long: {length} bytes"),
+                format!("An owner has at most {MAX_OWNER} bytes."),
             ));
         }
         let url = checked_url(required(url, "url")?)?;
@@ -392,7 +402,7 @@ fn merged(
             (key, _) if READ_ONLY.contains(&key) => {}
             (key, _) => {
                 return Err(Error::invalid(
-                    format!("unknown key \"{key}\" in changes"),
+                    format!("unknown key \"{}\" in changes", quote(key)),
                     "Known are url, events, secret, active, retry_policy and filters.",
                 ));
             }

@@ -148,7 +148,13 @@ impl Endpoint {
         if !text[url.scheme().len()..].starts_with("://") {
             return Err(EndpointError::Scheme);
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        // Also where both are empty, which the parser forgets.
+        let authority = text.split("://").nth(1).unwrap_or_default();
+        let authority = authority.split(['/', '\\', '?', '#']).next();
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || authority.is_some_and(|authority| authority.contains('@'))
+        {
             return Err(EndpointError::Credentials);
         }
         if url.fragment().is_some() {
@@ -253,6 +259,8 @@ mod tests {
             ("https:\\\\example.com", EndpointError::Scheme),
             ("https://user@example.com/", EndpointError::Credentials),
             ("https://:pw@example.com/", EndpointError::Credentials),
+            ("https://:@example.com/", EndpointError::Credentials),
+            ("https://@example.com\\@/", EndpointError::Credentials),
             ("https://example.com/#x", EndpointError::Fragment),
             ("https://example.com/#", EndpointError::Fragment),
             (&long, EndpointError::TooLong(2_049)),

@@ -1,6 +1,7 @@
 //! Filters: what must be in an event for a webhook to get it.
 
 use crate::json::{value_of, write_value};
+use crate::quote::quote;
 use serde_json::Value;
 use std::collections::HashSet;
 use thiserror::Error;
@@ -136,7 +137,7 @@ impl Condition {
                     condition.strings.insert(wanted.clone());
                 }
                 Value::Array(_) | Value::Object(_) => {
-                    return Err(FilterError::Nested(key.to_owned()));
+                    return Err(FilterError::Nested(quote(key)));
                 }
             }
         }

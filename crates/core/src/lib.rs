@@ -20,6 +20,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod payload;
+pub mod quote;
 pub mod rate;
 pub mod request;
 pub mod retry;
