@@ -1,6 +1,7 @@
 """Hostile input: whatever anybody hands to a function gets its SQLSTATE and its words, and nothing else happens."""
 
 import re
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -118,6 +119,14 @@ def test_what_was_refused_changed_nothing(victim):
         if row.state is not None:
             victim.call(row)
     assert victim.db.get_webhook({"id": victim.names["{hook}"]}) == before
+
+
+def test_a_url_that_grows_when_it_is_encoded_is_sent(db, receiver):
+    path = "/" + "🎉" * 2_000
+    webhook = db.create_webhook(receiver.url(path))
+    db.send_test(webhook)
+    (request,) = receiver.wait(1)
+    assert request.target == quote(path)
 
 
 def test_a_key_that_parsers_keep_for_themselves_hides_no_row_from_a_filter(db, receiver):

@@ -3,7 +3,7 @@
 use http::Uri;
 use std::net::IpAddr;
 use webhooks_core::address::Guard;
-use webhooks_core::endpoint::{Endpoint, Rules};
+use webhooks_core::endpoint::{Endpoint, MAX_CHARS, Rules};
 
 pub(crate) fn law(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -20,7 +20,10 @@ pub(crate) fn law(bytes: &[u8]) {
         return;
     };
     let url = it.url.as_str();
-    assert_eq!(Endpoint::parse(url, &rules).as_ref(), Ok(&it), "{url}");
+    // Encoded, it may have become longer than what is taken.
+    if url.len() <= MAX_CHARS {
+        assert_eq!(Endpoint::parse(url, &rules).as_ref(), Ok(&it), "{url}");
+    }
     assert!(matches!(it.url.scheme(), "http" | "https"), "{url}");
     assert!(
         it.url.username().is_empty() && it.url.password().is_none() && it.url.fragment().is_none()
