@@ -36,10 +36,17 @@ cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 
 bench: ## throughput and latency, on a cluster of its own (PG=18 for the other server)
 	@bench/run $(PG)
 
+SECONDS ?= 60
+fuzz: ## look for bytes that break a law, SECONDS=60 for each target [TARGET=url]
+	@scripts/fuzz $(SECONDS) $(TARGET)
+
+deny: ## licences, duplicates and sources of all dependencies
+	@scripts/deny
+
 fmt: ## format the code
 	@cargo fmt --all
 
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fmt clean
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fuzz deny fmt clean

@@ -110,6 +110,7 @@ impl Error {
             | Self::State { hint, .. }
             | Self::WrongObject { hint, .. }
             | Self::Limit { hint, .. } => hint.clone(),
+            Self::Absent { what: "table", .. } => Some("Give the name of a table.".to_owned()),
             Self::Absent { what, .. } => Some(format!("webhooks.list_webhooks() and webhooks.list_deliveries() show the ids; the {what} may have been deleted.")),
             Self::Denied(_) => Some("A superuser may; other roles need webhooks.grant_access().".to_owned()),
             Self::NotPreloaded => Some("Set shared_preload_libraries = 'webhooks' in postgresql.conf and restart the server.".to_owned()),

@@ -76,8 +76,8 @@ def make_server(request):
     """Makes servers for tests that crash, restart or configure them otherwise. Their logs are the test's own affair."""
     made = []
 
-    def make(settings=None):
-        server = Server(settings)
+    def make(settings=None, environment=None):
+        server = Server(settings, environment)
         made.append(server)
         request.node.log = (server, 0)
         return server.start()

@@ -94,7 +94,7 @@ class Request:
 
 
 class Receiver:
-    def __init__(self, tls=None, host="127.0.0.1"):
+    def __init__(self, tls=None, host="127.0.0.1", port=0):
         self.requests = []
         self.round_trip = True  # whether node must give all bodies back as they are
         self.connections = 0
@@ -107,7 +107,7 @@ class Receiver:
         self._sockets = set()
         self._gates = []
         self._listener = socket.create_server(
-            (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024
         )
         self.host = host
         self.port = self._listener.getsockname()[1]
@@ -162,6 +162,10 @@ class Receiver:
         with self._changed:
             reached = self._changed.wait_for(lambda: self._under_way[path] >= n, timeout)
             assert reached, f"{self._under_way[path]} of {n} requests to {path} under way after {timeout} s"
+
+    def open_connections(self):
+        with self._changed:
+            return len(self._sockets)
 
     def close(self):
         self._closing.set()

@@ -62,7 +62,7 @@ def free_port():
 class Server:
     """One cluster. `start()` makes it if it is new; `remove()` leaves nothing behind."""
 
-    def __init__(self, settings=None):
+    def __init__(self, settings=None, environment=None):
         bindir = subprocess.run([pg_config(), "--bindir"], check=True, capture_output=True, text=True).stdout.strip()
         self.bin = Path(bindir)
         # A short path, since a socket's path has at most 107 characters.
@@ -71,6 +71,7 @@ class Server:
         self.log_file = self.dir / "log"
         self.port = free_port()
         self.settings = {**SETTINGS, **(PRELOADED if settings is None else settings)}
+        self.environment = {**os.environ, **(environment or {})}
         self.process = None
         self.judged = 0  # how much of the log has been looked through for alarms
         self.guard = subprocess.Popen(
@@ -92,6 +93,7 @@ class Server:
             self.process = subprocess.Popen(
                 [self.bin / "postgres", "-D", self.data],
                 cwd=self.dir,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -8,6 +8,7 @@ use crate::seam::owner::{as_owner, set_local};
 use pgrx::prelude::*;
 use pgrx::{Spi, pg_sys};
 use std::ffi::{CStr, CString};
+use webhooks_core::quote::quote as shown;
 
 /// Names of the triggers, one for each operation.
 const TRIGGERS: [(&str, &str); 3] = [
@@ -32,7 +33,7 @@ fn attach(
         let object = object.unwrap_or("memory");
         if !webhooks_core::event_type::valid_object(object) {
             return Err(Error::invalid(
-                format!("invalid object \"{object}\""),
+                format!("invalid object \"{}\"", shown(object)),
                 "An object is a name in lower case: letters, digits and underscores.",
             ));
         }
@@ -178,7 +179,7 @@ impl Table {
             Ok(())
         } else {
             Err(Error::NoColumn {
-                column: column.to_owned(),
+                column: shown(column),
                 table: self.name.clone(),
             })
         }

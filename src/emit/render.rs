@@ -238,11 +238,8 @@ pub(crate) unsafe fn render(
             Kind::Date => date(datum.value() as i32, out),
             Kind::Json => json::canonicalize(varlena(datum)?, out).map_err(|_| Unrenderable)?,
             Kind::Jsonb => {
-                let jsonb = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::Jsonb>();
-                let length = pgrx::varsize(jsonb.cast()) as i32;
-                let text =
-                    pg_sys::JsonbToCString(std::ptr::null_mut(), &raw mut (*jsonb).root, length);
-                let text = CStr::from_ptr(text).to_str().map_err(|_| Unrenderable)?;
+                let text = crate::seam::json::text(datum);
+                let text = text.to_str().map_err(|_| Unrenderable)?;
                 json::canonicalize(text, out).map_err(|_| Unrenderable)?;
             }
             Kind::Array {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use webhooks_core::event_type::Subscription;
 use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
+use webhooks_core::quote::quote;
 use webhooks_core::request::{self, Event, Target};
 
 static LIST: Statement = Statement::new(
@@ -150,7 +151,7 @@ fn list_deliveries(
         let (limit, offset) = page(page_limit, page_offset)?;
         if let Some(state) = state.filter(|state| !STATES.contains(state)) {
             return Err(Error::invalid(
-                format!("unknown state \"{state}\""),
+                format!("unknown state \"{}\"", quote(state)),
                 "Known are pending, delivered, failed and cancelled.",
             ));
         }
@@ -167,7 +168,7 @@ fn list_deliveries(
                 let total = spi.write(&COUNT, &which).get::<i64>(0, 1).unwrap_or(0);
                 let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
                 let deliveries: Vec<Value> = (0..rows.len())
-                    .filter_map(|row| rows.get::<JsonB>(row, 1).map(|it| it.0))
+                    .filter_map(|row| rows.json(row, 1))
                     .collect();
                 Ok(JsonB(
                     json!({ "deliveries": deliveries, "pagination": pagination(total, limit, offset) }),
@@ -321,9 +322,9 @@ fn check_pending(spi: &Connection, caller: &Caller) -> Result<(), Error> {
 /// The delivery object with its attempts and its request, rendered again.
 fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Error> {
     let rows = spi.write(&GET, &[sql::uuid(delivery), arg(caller.owner())]);
-    let mut object = rows.get::<JsonB>(0, 1).ok_or_else(|| absent(delivery))?.0;
+    let mut object = rows.json(0, 1).ok_or_else(|| absent(delivery))?;
     let log = spi.write(&ATTEMPTS, &[sql::uuid(delivery)]);
-    let attempts = log.get::<JsonB>(0, 1).map_or_else(|| json!([]), |it| it.0);
+    let attempts = log.json(0, 1).unwrap_or_else(|| json!([]));
     let last = log.time(0, 2);
     let made = object
         .get("attempt_count")
@@ -384,7 +385,7 @@ fn replay_events(
     let subscription = Subscription::of(&events);
     let filter = rows
         .get::<String>(0, 3)
-        .and_then(|text| serde_json::from_str(&text).ok())
+        .and_then(|text| webhooks_core::json::parse(&text).ok())
         .and_then(|value| Filter::parse(&value).ok())
         .unwrap_or_default();
     // Each replay is a generation of its own: its time, which no other has under the webhook's lock.
@@ -429,8 +430,8 @@ fn replay_events(
                 && (filter.is_empty()
                     || page
                         .get::<String>(row, 4)
-                        .and_then(|text| serde_json::from_str(&text).ok())
-                        .is_some_and(|value: Value| filter.matches(&value)));
+                        .and_then(|text| webhooks_core::json::parse(&text).ok())
+                        .is_some_and(|value| filter.matches(&value)));
             if fits {
                 chosen.push(event);
             }

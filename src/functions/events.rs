@@ -1,22 +1,25 @@
 //! Events by function: emit, search_performed, user_activity, send_test, register_event_type; sign and
 //! verify.
 
-use super::{parse_id, required, webhooks::must_exist};
+use super::{parse_id, parsed, required, webhooks::must_exist};
 use crate::access::{self, Caller};
 use crate::emit::store::{NewEvent, Store};
 use crate::emit::subscribers::{self, Audience};
 use crate::error::{Error, reply};
+use crate::seam::json::JsonbText;
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Statement, arg};
 use crate::settings;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::{JsonB, pg_sys};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use webhooks_core::event_type::{self, Subscription};
 use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
+use webhooks_core::json::{self, write_string};
 use webhooks_core::payload;
+use webhooks_core::quote::quote;
 
 static IS_KNOWN: Statement = Statement::new(
     c"SELECT FROM webhooks.event_type WHERE name = $1",
@@ -29,13 +32,13 @@ static REGISTER: Statement = Statement::new(
 );
 
 #[pg_extern(sql = false)]
-fn emit(event_type: Option<&str>, data: Option<JsonB>, owner: Option<&str>) -> Option<String> {
+fn emit(event_type: Option<&str>, data: Option<JsonbText>, owner: Option<&str>) -> Option<String> {
     reply((|| {
         let owner = emitter("emit()", owner)?;
         let event_type = required(event_type, "event_type")?;
         must_be_known(event_type)?;
         let data = required(data, "data")?.0;
-        if !data.is_object() {
+        if !data.starts_with('{') {
             return Err(Error::invalid(
                 "data must be a JSON object",
                 "For example {\"object\": \"note\", \"id\": \"7\"}.",
@@ -48,16 +51,20 @@ fn emit(event_type: Option<&str>, data: Option<JsonB>, owner: Option<&str>) -> O
 #[pg_extern(sql = false)]
 fn search_performed(
     query: Option<&str>,
-    results: Option<JsonB>,
+    results: Option<JsonbText>,
     user_id: Option<&str>,
     owner: Option<&str>,
 ) -> Option<String> {
     reply((|| {
         let owner = emitter("search_performed()", owner)?;
         let query = required(query, "query")?;
-        let results = results.map_or(Value::Null, |it| it.0);
-        let data = json!({ "object": "search", "query": query, "user_id": user_id, "results": summary(&results)? });
-        publish("search.performed", owner, &data)
+        let results = match results {
+            Some(results) => summary(&shallow(&results)?)?,
+            None => summary(&Value::Null)?,
+        };
+        let data =
+            json!({ "object": "search", "query": query, "user_id": user_id, "results": results });
+        publish("search.performed", owner, &canonical(&data))
     })())
 }
 
@@ -65,15 +72,20 @@ fn search_performed(
 fn user_activity(
     user_id: Option<&str>,
     activity: Option<&str>,
-    details: Option<JsonB>,
+    details: Option<JsonbText>,
     owner: Option<&str>,
 ) -> Option<String> {
     reply((|| {
         let owner = emitter("user_activity()", owner)?;
         let user_id = required(user_id, "user_id")?;
         let activity = required(activity, "activity")?;
-        let details = details.map_or_else(|| json!({}), |it| it.0);
-        let data = json!({ "object": "activity", "user_id": user_id, "activity": activity, "details": details });
+        let mut data = String::from("{\"object\":\"activity\",\"user_id\":");
+        write_string(user_id, &mut data);
+        data.push_str(",\"activity\":");
+        write_string(activity, &mut data);
+        data.push_str(",\"details\":");
+        data.push_str(details.as_ref().map_or("{}", |it| &it.0));
+        data.push('}');
         publish("user.activity", owner, &data)
     })())
 }
@@ -116,7 +128,7 @@ fn register_event_type(type_: Option<&str>, description: Option<&str>) {
 pub(crate) fn register(name: &str, description: &str) -> Result<(), Error> {
     if !event_type::valid_name(name) {
         return Err(Error::invalid(
-            format!("invalid event type \"{name}\""),
+            format!("invalid event type \"{}\"", quote(name)),
             "A type is object.action in lower case: letters, digits and underscores, at most 100 bytes.",
         ));
     }
@@ -147,9 +159,9 @@ fn delivery_id(event_id: pgrx::Uuid, webhook_id: pgrx::Uuid) -> pgrx::Uuid {
 /// What dispatch decides, for the views.
 #[pg_extern(sql = false)]
 fn wants(
-    events: Option<Vec<String>>,
+    events: Option<Vec<Option<String>>>,
     owner: Option<&str>,
-    filters: Option<JsonB>,
+    filters: Option<JsonbText>,
     event_type: Option<&str>,
     event_owner: Option<&str>,
     data: Option<&str>,
@@ -158,17 +170,19 @@ fn wants(
     let (Some(events), Some(event_type), Some(data)) = (events, event_type, data) else {
         return false;
     };
+    let events: Vec<String> = events.into_iter().flatten().collect();
     if !Subscription::of(&events).matches(event_type, owner.is_some())
         || (owner.is_some() && owner != event_owner)
     {
         return false;
     }
-    let Some(filter) = filters.and_then(|filters| Filter::parse(&filters.0).ok()) else {
+    let filter = filters
+        .and_then(|filters| json::parse(&filters.0).ok())
+        .and_then(|filters| Filter::parse(&filters).ok());
+    let Some(filter) = filter else {
         return true;
     };
-    filter.is_empty()
-        || serde_json::from_str(subject.unwrap_or(data))
-            .is_ok_and(|row: Value| filter.matches(&row))
+    filter.is_empty() || json::parse(subject.unwrap_or(data)).is_ok_and(|row| filter.matches(&row))
 }
 
 /// The owner that an event of this caller has.
@@ -191,7 +205,7 @@ fn must_be_known(event_type: &str) -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::invalid(
-            format!("unknown event type \"{event_type}\""),
+            format!("unknown event type \"{}\"", quote(event_type)),
             "Register it with webhooks.register_event_type(); webhooks.event_type lists what is known.",
         ))
     }
@@ -199,36 +213,39 @@ fn must_be_known(event_type: &str) -> Result<(), Error> {
 
 fn canonical(data: &Value) -> String {
     let mut text = String::new();
-    webhooks_core::json::write_value(data, &mut text);
+    json::write_value(data, &mut text);
     text
 }
 
-/// Stores an event if anybody subscribes to its type.
-fn publish(event_type: &str, owner: Option<String>, data: &Value) -> Result<Option<String>, Error> {
+/// Stores an event if anybody subscribes to its type. `data`: an object, as JSON text of any depth.
+fn publish(event_type: &str, owner: Option<String>, data: &str) -> Result<Option<String>, Error> {
     if !settings::enabled() || matches!(*subscribers::audience(event_type)?, Audience::Nobody) {
         return Ok(None);
     }
-    let whole = canonical(data);
-    // Deeper than what is certain to be read again, or a \u0000: the truncated form.
-    let mut checked = String::with_capacity(whole.len());
-    let mut text = match webhooks_core::json::canonicalize(&whole, &mut checked) {
-        Ok(()) => checked,
-        Err(_) => {
-            crate::emit::count_truncated(1);
-            let word = |key: &str| data.get(key).and_then(as_id);
-            let word = |key: &str| word(key).and_then(|it| it.as_str().map(str::to_owned));
-            payload::minimal(
-                &word("object").unwrap_or_default(),
-                &word("id").unwrap_or_default(),
-            )
-        }
-    };
-    let limit = settings::max_payload();
+    let mut text = String::with_capacity(data.len());
     let mut subject = None;
+    if json::canonicalize(data, &mut text).is_err() {
+        // Nested more deeply than is certain to be read again: the truncated form, and what is left of the
+        // whole for filters.
+        crate::emit::count_truncated(1);
+        let mut left = String::new();
+        let shown = json::prune(data, json::MAX_DEPTH, &mut left)
+            .and_then(|()| json::parse(&left))
+            .unwrap_or_default();
+        let word = |key: &str| shown.get(key).and_then(as_id);
+        let word = |key: &str| word(key).and_then(|it| it.as_str().map(str::to_owned));
+        text = payload::minimal(
+            &word("object").unwrap_or_default(),
+            &word("id").unwrap_or_default(),
+        );
+        subject = Some(left);
+    }
+    let limit = settings::max_payload();
     if text.len() > limit {
         let mut small = String::new();
         payload::shrink(&text, limit, &mut small);
-        subject = Some(std::mem::replace(&mut text, small));
+        let whole = std::mem::replace(&mut text, small);
+        subject.get_or_insert(whole);
     }
     let event = store(NewEvent {
         event_type: event_type.to_owned(),
@@ -245,6 +262,16 @@ fn store(event: NewEvent) -> Result<Uuid, Error> {
     let id = store.add(event);
     store.close();
     Ok(id)
+}
+
+/// Search results as far as a summary looks into them.
+fn shallow(results: &JsonbText) -> Result<Value, Error> {
+    /// An object with a list of objects with an id.
+    const LEVELS: usize = 3;
+    let mut text = String::with_capacity(results.0.len());
+    json::prune(&results.0, LEVELS, &mut text)
+        .map_err(|error| Error::invalid(format!("invalid results: {error}"), error.hint()))?;
+    parsed(&JsonbText(text), "results")
 }
 
 /// Count, ids and scores of search results: an array of objects or ids, or such a summary already.

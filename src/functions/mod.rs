@@ -9,6 +9,7 @@ mod webhooks;
 pub(crate) use events::register as register_event_type_as_owner;
 
 use crate::error::Error;
+use crate::seam::json::JsonbText;
 use webhooks_core::id::{self, Kind};
 
 /// Parses an id that users see.
@@ -25,6 +26,12 @@ fn required<T>(value: Option<T>, name: &str) -> Result<T, Error> {
             format!("Give a value for {name}."),
         )
     })
+}
+
+/// A JSON argument.
+fn parsed(json: &JsonbText, name: &str) -> Result<serde_json::Value, Error> {
+    webhooks_core::json::parse(&json.0)
+        .map_err(|error| Error::invalid(format!("invalid {name}: {error}"), error.hint()))
 }
 
 /// `page_limit` and `page_offset`.

@@ -1,9 +1,10 @@
 //! Webhooks: create, list, get, update, delete.
 
-use super::{page, pagination, parse_id, required};
+use super::{page, pagination, parse_id, parsed, required};
 use crate::access::{self, Caller};
 use crate::error::{Error, reply};
 use crate::seam::clock;
+use crate::seam::json::JsonbText;
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Connection, Rows, Statement, arg};
 use crate::settings;
@@ -16,6 +17,7 @@ use webhooks_core::endpoint::Endpoint;
 use webhooks_core::event_type::Subscription;
 use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
+use webhooks_core::quote::quote;
 use webhooks_core::retry::Policy;
 use webhooks_core::secret::Secret;
 
@@ -115,6 +117,9 @@ static DELETE: Statement = Statement::new(
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
 
+/// The longest name of an owner, in bytes: it must fit into an index.
+const MAX_OWNER: usize = 1_000;
+
 /// What a user defines of a webhook, checked.
 struct Fields {
     url: String,
@@ -132,8 +137,8 @@ fn create_webhook(
     events: Option<Vec<Option<String>>>,
     secret: Option<&str>,
     active: Option<bool>,
-    retry_policy: Option<JsonB>,
-    filters: Option<JsonB>,
+    retry_policy: Option<JsonbText>,
+    filters: Option<JsonbText>,
     owner: Option<&str>,
 ) -> JsonB {
     reply((|| {
@@ -154,16 +159,23 @@ fn create_webhook(
                 "Leave it out for a webhook that receives the events of all owners.",
             ));
         }
+        if let Some(length) = owner.as_ref().map(String::len).filter(|it| *it > MAX_OWNER) {
+            return Err(Error::invalid(
+                format!("owner is too long: {length} bytes"),
+                format!("An owner has at most {MAX_OWNER} bytes."),
+            ));
+        }
         let url = checked_url(required(url, "url")?)?;
         let secret = match secret {
             Some(secret) => checked_secret(secret)?,
             None => Secret::generate(clock::random()),
         };
         let policy = match &retry_policy {
-            Some(policy) => checked_policy(Policy::default(), &policy.0)?,
+            Some(policy) => checked_policy(Policy::default(), &parsed(policy, "retry_policy")?)?,
             None => Policy::default(),
         };
-        let filters = checked_filters(filters.map(|it| it.0).as_ref())?;
+        let filters = filters.map(|it| parsed(&it, "filters")).transpose()?;
+        let filters = checked_filters(filters.as_ref())?;
         let events = required(events, "events")?
             .into_iter()
             .map(|it| required(it, "an entry of events"));
@@ -237,12 +249,12 @@ fn get_webhook(webhook_id: Option<&str>) -> JsonB {
 }
 
 #[pg_extern(sql = false)]
-fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonB>) -> JsonB {
+fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonbText>) -> JsonB {
     reply((|| {
         let caller = access::caller()?;
         access::must_write("update_webhook()")?;
         let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        let changes = required(changes, "changes")?.0;
+        let changes = parsed(&required(changes, "changes")?, "changes")?;
         let Value::Object(changes) = &changes else {
             return Err(Error::invalid(
                 "changes must be a JSON object",
@@ -314,7 +326,7 @@ fn absent(webhook: Uuid) -> Error {
 }
 
 fn json(rows: &Rows<'_>, row: usize) -> Option<Value> {
-    rows.get::<JsonB>(row, 1).map(|it| it.0)
+    rows.json(row, 1)
 }
 
 /// The object of a webhook that the owner may see.
@@ -410,7 +422,7 @@ fn merged(
             (key, _) if READ_ONLY.contains(&key) => {}
             (key, _) => {
                 return Err(Error::invalid(
-                    format!("unknown key \"{key}\" in changes"),
+                    format!("unknown key \"{}\" in changes", quote(key)),
                     "Known are url, events, secret, active, retry_policy and filters.",
                 ));
             }

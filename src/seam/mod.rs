@@ -2,6 +2,7 @@
 //! safe to call on the main thread.
 
 pub(crate) mod clock;
+pub(crate) mod json;
 pub(crate) mod owner;
 pub(crate) mod raw;
 pub(crate) mod sql;

@@ -164,6 +164,12 @@ impl Rows<'_> {
         Some((datum, is_null))
     }
 
+    /// A `jsonb` column; `None` also for what is no JSON that we could have written.
+    pub(crate) fn json(&self, row: usize, column: i32) -> Option<serde_json::Value> {
+        let text = self.get::<super::json::JsonbText>(row, column)?;
+        webhooks_core::json::parse(&text.0).ok()
+    }
+
     /// A `uuid` column.
     pub(crate) fn uuid(&self, row: usize, column: i32) -> Option<uuid::Uuid> {
         self.get::<pgrx::Uuid>(row, column)

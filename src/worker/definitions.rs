@@ -169,7 +169,7 @@ impl Worker {
         let secrets = [rows.get::<String>(row, 5), rows.get::<String>(row, 6)];
         let filter = rows
             .get::<String>(row, 12)
-            .and_then(|text| serde_json::from_str(&text).ok())
+            .and_then(|text| webhooks_core::json::parse(&text).ok())
             .and_then(|value| Filter::parse(&value).ok());
         let moment = |at, under| {
             Some(Moment {

@@ -148,14 +148,25 @@ impl Endpoint {
         if !text[url.scheme().len()..].starts_with("://") {
             return Err(EndpointError::Scheme);
         }
-        if !url.username().is_empty() || url.password().is_some() {
+        // Also where both are empty, which the parser forgets.
+        let authority = text.split("://").nth(1).unwrap_or_default();
+        let authority = authority.split(['/', '\\', '?', '#']).next();
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || authority.is_some_and(|authority| authority.contains('@'))
+        {
             return Err(EndpointError::Credentials);
         }
         if url.fragment().is_some() {
             return Err(EndpointError::Fragment);
         }
-        if url.host().is_none() {
-            return Err(EndpointError::NoHost);
+        match url.host() {
+            None => return Err(EndpointError::NoHost),
+            // Browsers take more, which no name server knows and HTTP libraries do not send.
+            Some(Host::Domain(name)) if !name.bytes().all(of_a_name) => {
+                return Err(EndpointError::NotUrl("invalid host name".to_owned()));
+            }
+            Some(_) => {}
         }
         let port = url.port_or_known_default().unwrap_or(0);
         if port == 0 {
@@ -204,6 +215,10 @@ impl Endpoint {
     }
 }
 
+fn of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -227,6 +242,7 @@ mod tests {
             ("https://bücher.example/", "xn--bcher-kva.example", 443),
             ("https://[2606:4700::1]:8443/", "[2606:4700::1]", 8443),
             ("https://example.com:443/", "example.com", 443),
+            ("http://my_service-1.internal/", "my_service-1.internal", 80),
         ] {
             let it = endpoint(text);
             assert_eq!((it.host(), it.port()), (host, port), "{text}");
@@ -243,6 +259,8 @@ mod tests {
             ("https:\\\\example.com", EndpointError::Scheme),
             ("https://user@example.com/", EndpointError::Credentials),
             ("https://:pw@example.com/", EndpointError::Credentials),
+            ("https://:@example.com/", EndpointError::Credentials),
+            ("https://@example.com\\@/", EndpointError::Credentials),
             ("https://example.com/#x", EndpointError::Fragment),
             ("https://example.com/#", EndpointError::Fragment),
             (&long, EndpointError::TooLong(2_049)),
@@ -266,6 +284,9 @@ mod tests {
             "/hook",
             "https://exa<mple.com/",
             "https://1.2.3.256/",
+            "https://exa{mple.com/",
+            "https://a\"b.example/",
+            "https://a,b.example/",
             "https://a:99999/",
         ] {
             assert!(matches!(error(text), EndpointError::NotUrl(_)), "{text}");
@@ -328,6 +349,65 @@ mod tests {
             Some("::ffff:127.0.0.1".parse().unwrap())
         );
         assert_eq!(endpoint("http://localhost/").literal_ip(), None);
+    }
+
+    #[test]
+    fn odd_spellings_of_inner_hosts_are_refused_on_their_face() {
+        let guard = Guard::default();
+        for text in [
+            "http://017700000001/",
+            "http://0x7f000001/",
+            "http://0X7F.1/",
+            "http://127.0x0.00.1/",
+            "http://0x7f.1./",
+            "http://2130706433./",
+            "http://0300.0250.1/",
+            "http://0xa9fea9fe/latest/meta-data",
+            "http://168.63.0x81.020/",
+            "http://0/",
+            "http://127。0。0。1/",
+            "http://127．0．0．1/",
+            "http://①②⑦.0.0.1/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[0:0:0:0:0:ffff:7f00:1]/",
+            "http://[::FFFF:a9fe:a9fe]/",
+            "http://[64:ff9b::10.0.0.1]/",
+            "http://[2002:7f00:1::]/",
+            "http://LocalHost./",
+            "http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ/",
+            "http://ｌｏｃａｌｈｏｓｔ/",
+            "http://loca\u{217c}host/",
+            "http://lo\u{ad}calhost/",
+            "http://%6c%6F%63alhost/",
+            "http://localhost%2e/",
+            "http://localhost。/",
+            "http://a.LOCALHOST。/",
+        ] {
+            assert!(endpoint(text).refused_on_its_face(&guard), "{text}");
+        }
+        // A look-alike in another script is another name, which is looked up as any other.
+        let other = endpoint("http://lос\u{430}lhost/");
+        assert!(other.host().starts_with("xn--") && !other.refused_on_its_face(&guard));
+        // What is no address in the end is no URL.
+        for text in [
+            "http://[::1%25lo]/",
+            "http://[::1%lo]/",
+            "http://[127.0.0.1]/",
+            "http://0x7f.0.0.0x100/",
+            "http://4294967296/",
+            "http://127.0.0.0.1/",
+            "http://[::1/",
+            "http://::1/",
+            "http://local\u{0}host/",
+            "http://loc%00alhost/",
+            "http://example.com%2f@127.0.0.1/",
+            "http://example.com%0d%0aHost:x/",
+        ] {
+            assert!(
+                Endpoint::parse(text, &Rules::default()).is_err(),
+                "{text:?}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Types of events: their names, the built-in ones, and what a webhook subscribes to.
 
+use crate::quote::quote;
 use std::collections::BTreeSet;
 use thiserror::Error;
 
@@ -92,7 +93,7 @@ pub enum EventsError {
     /// No such type.
     #[error("unknown event type \"{name}\"; known types are {}", .known.join(", "))]
     Unknown {
-        /// The entry.
+        /// The entry, as [`quote`] shows it.
         name: String,
         /// What there is, sorted.
         known: Vec<String>,
@@ -157,7 +158,7 @@ impl Subscription {
                 .iter()
                 .any(|other| other.as_ref() == name)
             {
-                return Err(EventsError::Duplicate(name.to_owned()));
+                return Err(EventsError::Duplicate(quote(name)));
             }
             if name == WEBHOOK_TEST {
                 return Err(EventsError::Test);
@@ -170,12 +171,12 @@ impl Subscription {
                 let offered = types.iter().filter(|it| !owned || !it.starts_with(UNOWNED));
                 let known = offered.map(|&it| it.to_owned()).collect();
                 return Err(EventsError::Unknown {
-                    name: name.to_owned(),
+                    name: quote(name),
                     known,
                 });
             }
             if owned && name.starts_with(UNOWNED) {
-                return Err(EventsError::Unowned(name.to_owned()));
+                return Err(EventsError::Unowned(quote(name)));
             }
         }
         Ok(Self::of(events))

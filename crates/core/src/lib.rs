@@ -8,16 +8,19 @@
 //! 3. [`rate`] says whether an attempt may start now,
 //! 4. [`request`] builds headers and body, with [`json`], [`payload`], [`sign`] and [`time`],
 //! 5. [`endpoint`] and [`address`] say where it may go,
-//! 6. [`verdict`] judges the outcome and, with [`retry`], when to try again.
+//! 6. [`excerpt`] keeps the beginning of an answer, and [`verdict`] judges it and says, with
+//!    [`retry`], when to try again.
 #![forbid(unsafe_code)]
 
 pub mod address;
 pub mod endpoint;
 pub mod event_type;
+pub mod excerpt;
 pub mod filter;
 pub mod id;
 pub mod json;
 pub mod payload;
+pub mod quote;
 pub mod rate;
 pub mod request;
 pub mod retry;

@@ -1,5 +1,6 @@
 //! The schedule of retries: a webhook's policy, and the delay it gives before each attempt.
 
+use crate::quote::quote;
 use serde_json::Value;
 use std::time::Duration;
 use thiserror::Error;
@@ -108,7 +109,7 @@ impl Policy {
                 MAX_DELAY => {
                     policy.max_delay = whole(MAX_DELAY, value, 1, 86_400, default.max_delay)?
                 }
-                _ => return Err(PolicyError::UnknownKey(key.clone())),
+                _ => return Err(PolicyError::UnknownKey(quote(key))),
             }
         }
         Ok(policy)

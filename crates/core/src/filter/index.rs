@@ -5,7 +5,7 @@
 //! [`Filter::matches`] says whether it does.
 
 use super::{Condition, Filter, found};
-use crate::json::hash_number;
+use crate::json::value_of;
 use serde_json::Value;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
@@ -27,13 +27,14 @@ impl<T: Copy + Ord> Index<T> {
     pub fn of<'a>(members: impl Iterator<Item = (T, &'a Filter)> + Clone) -> Self {
         let mut asked: HashMap<(&str, u64), usize> = HashMap::new();
         let conditions = members.clone().flat_map(|(_, filter)| &filter.0);
-        for (condition, value) in conditions.flat_map(|it| it.any.iter().map(move |any| (it, any)))
-        {
-            *asked.entry((&condition.key, hash(value))).or_default() += 1;
+        for condition in conditions {
+            for value in hashes(condition) {
+                *asked.entry((&condition.key, value)).or_default() += 1;
+            }
         }
         let crowd = |condition: &Condition| -> usize {
-            let each = condition.any.iter();
-            each.filter_map(|value| asked.get(&(condition.key.as_str(), hash(value))))
+            hashes(condition)
+                .filter_map(|value| asked.get(&(condition.key.as_str(), value)))
                 .sum()
         };
         let mut index = Self {
@@ -47,8 +48,8 @@ impl<T: Copy + Ord> Index<T> {
                 continue;
             };
             let values = index.keys.entry(condition.key.clone()).or_default();
-            for value in &condition.any {
-                values.entry(hash(value)).or_default().push(member);
+            for value in hashes(condition) {
+                values.entry(value).or_default().push(member);
             }
             for key in filter.0.iter().map(|it| it.key.as_str()) {
                 index.wanted.insert(key.to_owned());
@@ -102,17 +103,48 @@ impl<T: Copy + Ord> Index<T> {
     }
 }
 
+/// Of each value that a condition accepts.
+fn hashes(condition: &Condition) -> impl Iterator<Item = u64> {
+    let strings = condition
+        .strings
+        .iter()
+        .map(|it| hash_of(&Scalar::Text(it)));
+    let numbers = condition
+        .numbers
+        .iter()
+        .map(|it| hash_of(&Scalar::Number(it)));
+    let booleans = condition
+        .booleans
+        .iter()
+        .map(|it| hash_of(&Scalar::Bool(*it)));
+    let null = condition.null.then(|| hash_of(&Scalar::Null));
+    strings.chain(numbers).chain(booleans).chain(null)
+}
+
 /// Equal for values that a filter takes to be equal.
 fn hash(value: &Value) -> u64 {
-    let mut state = DefaultHasher::new();
     match value {
-        Value::Null => 0_u8.hash(&mut state),
-        Value::Bool(it) => it.hash(&mut state),
-        Value::Number(it) => hash_number(it.as_str(), &mut state),
-        Value::String(it) => it.hash(&mut state),
+        Value::Null => hash_of(&Scalar::Null),
+        Value::Bool(it) => hash_of(&Scalar::Bool(*it)),
+        Value::Number(it) => hash_of(&Scalar::Number(&value_of(it.as_str()))),
+        Value::String(it) => hash_of(&Scalar::Text(it)),
         // No filter asks for them.
-        Value::Array(_) | Value::Object(_) => {}
+        Value::Array(_) | Value::Object(_) => 0,
     }
+}
+
+#[derive(Hash)]
+enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    /// As [`value_of`] spells it.
+    Number(&'a str),
+    Text(&'a str),
+}
+
+fn hash_of(value: &Scalar<'_>) -> u64 {
+    let mut state = DefaultHasher::new();
+    value.hash(&mut state);
     state.finish()
 }
 

@@ -8,16 +8,19 @@
 //! decimal of its nearest double is kept as it was written, since the other spelling would be
 //! another number.
 
+mod cursor;
 mod members;
 mod number;
+mod parse;
 mod rewrite;
 mod string;
 
 pub use number::{write_f64, write_number};
-pub use rewrite::canonicalize;
+pub use parse::{parse, parse_members};
+pub use rewrite::{canonicalize, prune};
 pub use string::write_string;
 
-pub(crate) use number::{hash_number, same_value};
+pub(crate) use number::value_of;
 
 use members::Members;
 use serde_json::Value;

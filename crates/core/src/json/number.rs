@@ -1,7 +1,6 @@
 //! Numbers, spelled as ECMAScript's `Number::toString` does where that keeps their value.
 
 use super::string::write_string;
-use std::hash::{Hash, Hasher};
 
 /// Integers of so many digits are doubles exactly, and spelled alike.
 const PLAIN_DIGITS: usize = 15;
@@ -41,24 +40,18 @@ pub fn write_f64(number: f64, out: &mut String) {
     }
 }
 
-/// Whether two numbers of JSON have the same value, exactly: `1`, `1.0` and `10e-1` do.
-pub(crate) fn same_value(a: &str, b: &str) -> bool {
-    a == b || matches!((Decimal::parse(a), Decimal::parse(b)), (Some(a), Some(b)) if a.equals(&b))
-}
-
-/// Feeds a hash with the value of a number: the same for all that are [`same_value`].
-pub(crate) fn hash_number(text: &str, state: &mut impl Hasher) {
-    let Some(decimal) = Decimal::parse(text) else {
-        return text.hash(state);
+/// A number of JSON in one spelling for each value, exactly: that of `1`, `1.0` and `10e-1` is the same.
+pub(crate) fn value_of(text: &str) -> String {
+    let Some(decimal) = Decimal::parse(text).filter(|it| !it.is_zero()) else {
+        return "0".to_owned();
     };
-    if decimal.is_zero() {
-        return 0_u8.hash(state);
-    }
-    (decimal.negative, decimal.point).hash(state);
-    let digits = || decimal.whole.iter().chain(decimal.fraction);
-    let trailing = digits().rev().take_while(|&&digit| digit == b'0').count();
-    let count = decimal.whole.len() + decimal.fraction.len() - trailing;
-    digits().take(count).for_each(|digit| digit.hash(state));
+    let mut digits: String = [decimal.whole, decimal.fraction]
+        .iter()
+        .flat_map(|part| part.iter().copied().map(char::from))
+        .collect();
+    digits.truncate(digits.trim_end_matches('0').len());
+    let sign = if decimal.negative { "-" } else { "" };
+    format!("{sign}{digits}e{}", decimal.point)
 }
 
 fn is_plain_integer(text: &[u8]) -> bool {

@@ -4,9 +4,9 @@
 //! stands. Parsing into values would be the shorter way, but with arbitrary precision `serde_json`
 //! respells exponents, and takes an object with its private key for a number.
 
+use super::cursor::{Cursor, unexpected};
 use super::members::index;
 use super::{JsonError, MAX_DEPTH, string, write_number};
-use serde::de::IgnoredAny;
 
 /// With so many members, equal keys are found by comparing each with each.
 const FEW_MEMBERS: usize = 16;
@@ -17,14 +17,33 @@ const FEW_MEMBERS: usize = 16;
 /// The text is not JSON, is nested deeper than [`MAX_DEPTH`], or holds U+0000 or half of a
 /// surrogate pair. `out` is then as it was.
 pub fn canonicalize(text: &str, out: &mut String) -> Result<(), JsonError> {
-    serde_json::from_str::<IgnoredAny>(text)
-        .map_err(|error| JsonError::Syntax(error.to_string()))?;
+    rewrite(text, MAX_DEPTH, Deeper::Refused, out)
+}
+
+/// The same, but what is nested deeper than `depth` levels becomes `null` instead of an error.
+///
+/// # Errors
+/// As [`canonicalize`], except for the depth.
+pub fn prune(text: &str, depth: usize, out: &mut String) -> Result<(), JsonError> {
+    rewrite(text, depth.min(MAX_DEPTH), Deeper::Null, out)
+}
+
+/// What becomes of what is nested too deeply.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Deeper {
+    Refused,
+    Null,
+}
+
+fn rewrite(text: &str, levels: usize, deeper: Deeper, out: &mut String) -> Result<(), JsonError> {
+    let cursor = Cursor::of(text)?;
     let before = out.len();
     out.reserve(text.len());
     let mut rewriter = Rewriter {
-        text,
-        at: 0,
+        cursor,
         depth: 0,
+        levels,
+        deeper,
         members: Vec::new(),
         out,
     };
@@ -54,9 +73,10 @@ impl Member {
 }
 
 struct Rewriter<'a> {
-    text: &'a str,
-    at: usize,
+    cursor: Cursor<'a>,
     depth: usize,
+    levels: usize,
+    deeper: Deeper,
     /// Members of all objects that are open, the innermost one's last.
     members: Vec<Member>,
     out: &'a mut String,
@@ -64,19 +84,16 @@ struct Rewriter<'a> {
 
 impl Rewriter<'_> {
     fn value(&mut self) -> Result<(), JsonError> {
-        match self.peek()? {
+        match self.cursor.peek()? {
             b'{' => self.nested(Self::object),
             b'[' => self.nested(Self::array),
             b'"' => self.string(),
             b'-' | b'0'..=b'9' => {
-                let number =
-                    self.run(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
-                write_number(number, self.out);
+                write_number(self.cursor.number(), self.out);
                 Ok(())
             }
             b'a'..=b'z' => {
-                let word = self.run(|byte| byte.is_ascii_lowercase());
-                self.out.push_str(word);
+                self.out.push_str(self.cursor.word());
                 Ok(())
             }
             _ => Err(unexpected()),
@@ -84,44 +101,48 @@ impl Rewriter<'_> {
     }
 
     fn nested(&mut self, write: fn(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return Err(JsonError::TooDeep);
+        if self.depth == self.levels {
+            if self.deeper == Deeper::Refused {
+                return Err(JsonError::TooDeep);
+            }
+            self.out.push_str("null");
+            return self.cursor.skip_nested();
         }
+        self.depth += 1;
         write(self)?;
         self.depth -= 1;
         Ok(())
     }
 
     fn array(&mut self) -> Result<(), JsonError> {
-        self.take(b'[')?;
+        self.cursor.take(b'[')?;
         self.out.push('[');
-        if self.peek()? != b']' {
+        if self.cursor.peek()? != b']' {
             loop {
                 self.value()?;
-                if self.peek()? == b']' {
+                if self.cursor.peek()? == b']' {
                     break;
                 }
-                self.take(b',')?;
+                self.cursor.take(b',')?;
                 self.out.push(',');
             }
         }
-        self.take(b']')?;
+        self.cursor.take(b']')?;
         self.out.push(']');
         Ok(())
     }
 
     fn object(&mut self) -> Result<(), JsonError> {
-        self.take(b'{')?;
+        self.cursor.take(b'{')?;
         self.out.push('{');
         let outer = self.members.len();
-        if self.peek()? != b'}' {
+        if self.cursor.peek()? != b'}' {
             loop {
                 let start = self.out.len();
                 self.string()?;
                 let key_end = self.out.len();
                 let index = index(&self.out[start + 1..key_end - 1]);
-                self.take(b':')?;
+                self.cursor.take(b':')?;
                 self.out.push(':');
                 self.value()?;
                 self.members.push(Member {
@@ -130,14 +151,14 @@ impl Rewriter<'_> {
                     end: self.out.len(),
                     index,
                 });
-                if self.peek()? == b'}' {
+                if self.cursor.peek()? == b'}' {
                     break;
                 }
-                self.take(b',')?;
+                self.cursor.take(b',')?;
                 self.out.push(',');
             }
         }
-        self.take(b'}')?;
+        self.cursor.take(b'}')?;
         let members = &self.members[outer..];
         if !in_order(members) || has_duplicates(members, self.out) {
             arrange(members, self.out);
@@ -148,12 +169,12 @@ impl Rewriter<'_> {
     }
 
     fn string(&mut self) -> Result<(), JsonError> {
-        self.take(b'"')?;
+        self.cursor.take(b'"')?;
         self.out.push('"');
         loop {
-            let clean = self.run(|byte| !matches!(byte, b'"' | b'\\' | 0));
+            let clean = self.cursor.run(|byte| !matches!(byte, b'"' | b'\\' | 0));
             self.out.push_str(clean);
-            match self.bump()? {
+            match self.cursor.bump()? {
                 b'"' => break,
                 b'\\' => self.escape()?,
                 _ => return Err(JsonError::Nul),
@@ -164,7 +185,7 @@ impl Rewriter<'_> {
     }
 
     fn escape(&mut self) -> Result<(), JsonError> {
-        let character = match self.bump()? {
+        let character = match self.cursor.bump()? {
             b'b' => '\u{8}',
             b't' => '\t',
             b'n' => '\n',
@@ -183,10 +204,9 @@ impl Rewriter<'_> {
         let code = match unit {
             0 => return Err(JsonError::Nul),
             0xd800..=0xdbff => {
-                if !self.text[self.at..].starts_with("\\u") {
+                if !self.cursor.follows("\\u") {
                     return Err(JsonError::LoneSurrogate);
                 }
-                self.at += 2;
                 match self.code_unit()? {
                     low @ 0xdc00..=0xdfff => 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00),
                     _ => return Err(JsonError::LoneSurrogate),
@@ -198,57 +218,8 @@ impl Rewriter<'_> {
     }
 
     fn code_unit(&mut self) -> Result<u32, JsonError> {
-        let digits = self.text.get(self.at..self.at + 4).ok_or_else(unexpected)?;
-        self.at += 4;
-        u32::from_str_radix(digits, 16).map_err(|_| unexpected())
+        u32::from_str_radix(self.cursor.some(4)?, 16).map_err(|_| unexpected())
     }
-
-    /// The next byte that is not white space.
-    fn peek(&mut self) -> Result<u8, JsonError> {
-        self.run(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
-        self.text
-            .as_bytes()
-            .get(self.at)
-            .copied()
-            .ok_or_else(unexpected)
-    }
-
-    fn take(&mut self, expected: u8) -> Result<(), JsonError> {
-        if self.peek()? != expected {
-            return Err(unexpected());
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    fn bump(&mut self) -> Result<u8, JsonError> {
-        let byte = self
-            .text
-            .as_bytes()
-            .get(self.at)
-            .copied()
-            .ok_or_else(unexpected)?;
-        self.at += 1;
-        Ok(byte)
-    }
-}
-
-impl<'a> Rewriter<'a> {
-    /// Moves over bytes while `fits`. It must fit whole characters only: all or no bytes above 0x7f.
-    fn run(&mut self, fits: impl Fn(u8) -> bool) -> &'a str {
-        let rest = &self.text[self.at..];
-        let length = rest
-            .bytes()
-            .position(|byte| !fits(byte))
-            .unwrap_or(rest.len());
-        self.at += length;
-        &rest[..length]
-    }
-}
-
-/// The syntax was judged before: nobody has seen this error.
-fn unexpected() -> JsonError {
-    JsonError::Syntax("unexpected character".to_owned())
 }
 
 /// Whether array indices come first and ascend.

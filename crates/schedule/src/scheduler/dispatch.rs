@@ -50,7 +50,8 @@ impl Scheduler {
         if audience.is_unfiltered() {
             return;
         }
-        let row = webhooks_core::filter::select(row, audience.wanted());
+        let row = webhooks_core::json::parse_members(row, audience.wanted());
+        let row = row.unwrap_or(serde_json::Value::Null);
         let begin = chosen.len();
         audience.candidates(&row, chosen);
         let mut kept = begin;

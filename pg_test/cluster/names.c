@@ -1,0 +1,70 @@
+/* Look-ups as a test wants them: loaded into a server with LD_PRELOAD, in front of the C library's getaddrinfo.
+ *
+ * The file that TEST_NAMES names has lines "name address address…". The first line of a name is its first answer, the
+ * next line its next one; the last line stays. The names that were asked for are appended to the same path with ".asked".
+ * What the file does not have goes to the C library. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef int look_up(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+/* How often a name was asked for, by the file of those that were. */
+static int asked_before(const char *path, const char *name)
+{
+	char line[1024];
+	int count = 0;
+	FILE *asked = fopen(path, "r");
+
+	while (asked && fgets(line, sizeof line, asked)) {
+		line[strcspn(line, "\n")] = 0;
+		count += strcmp(line, name) == 0;
+	}
+	if (asked)
+		fclose(asked);
+	return count;
+}
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found)
+{
+	look_up *real = (look_up *)dlsym(RTLD_NEXT, "getaddrinfo");
+	const char *path = getenv("TEST_NAMES");
+	char asked[1024], line[1024], answer[1024] = "", *word, *rest;
+	struct addrinfo **end = found;
+	FILE *names = path && name ? fopen(path, "r") : NULL;
+	int left;
+
+	if (!names)
+		return real(name, service, hints, found);
+	snprintf(asked, sizeof asked, "%s.asked", path);
+	left = asked_before(asked, name);
+	while (fgets(line, sizeof line, names)) {
+		word = strtok_r(line, " \n", &rest);
+		if (word && strcmp(word, name) == 0) {
+			strcpy(answer, rest);
+			if (left-- == 0)
+				break;
+		}
+	}
+	fclose(names);
+	if (!*answer)
+		return real(name, service, hints, found);
+	if ((names = fopen(asked, "a"))) {
+		fprintf(names, "%s\n", name);
+		fclose(names);
+	}
+	*found = NULL;
+	for (word = strtok_r(answer, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest)) {
+		int code = real(word, service, hints, end);
+
+		if (code)
+			return code;
+		while (*end)
+			end = &(*end)->ai_next;
+	}
+	return 0;
+}
