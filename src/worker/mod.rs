@@ -40,6 +40,8 @@ pub(crate) struct Worker {
     slot: &'static Slot,
     settings: Settings,
     limits: Limits,
+    /// How many sockets this process may open for requests.
+    descriptors: usize,
     scheduler: Scheduler,
     pool: Pool,
     position: Position,
@@ -55,9 +57,9 @@ pub(crate) struct Worker {
     paused_until_ms: u64,
 }
 
-fn limits(settings: &Settings) -> Limits {
+fn limits(settings: &Settings, descriptors: usize) -> Limits {
     Limits {
-        max_in_flight: settings.max_in_flight,
+        max_in_flight: settings.max_in_flight.min(descriptors),
         concurrent: settings.concurrent_deliveries,
         per_minute: settings.deliveries_per_minute,
         disable_after_ms: i64::try_from(settings.disable_after.as_millis()).unwrap_or(i64::MAX),
@@ -213,7 +215,7 @@ impl Worker {
         if settings == self.settings {
             return;
         }
-        self.limits = limits(&settings);
+        self.limits = limits(&settings, self.descriptors);
         self.settings = settings;
         self.slot.set_state(if self.settings.enabled {
             State::Running

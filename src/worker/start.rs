@@ -124,6 +124,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
             Err(error) => fail(&error),
         };
     let settings = Settings::read();
+    let descriptors = descriptors(settings.max_in_flight);
     let pool = with_or_without_ca_file(&settings, |network| {
         // webhooks.max_in_flight bounds what is submitted, and reloads.
         let limits = webhooks_deliver::Limits {
@@ -138,7 +139,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     };
     let mut worker = Worker {
         slot,
-        limits: limits(&settings),
+        limits: limits(&settings, descriptors),
+        descriptors,
         settings,
         scheduler: Scheduler::new(),
         pool,
@@ -169,6 +171,21 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     }
     slot.woken.store(true, Ordering::Release);
     Some(worker)
+}
+
+/// How many sockets may be open for requests: as many as the system allows this process, but for what Postgres and
+/// waiting connections need.
+fn descriptors(wanted: usize) -> usize {
+    const OTHERS: u64 = 512;
+    const MOST: u64 = 65_536;
+    let limit = webhooks_deliver::raise_descriptors(MOST);
+    let ours = usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
+    if ours < wanted {
+        pgrx::warning!(
+            "webhooks makes at most {ours} requests at once instead of webhooks.max_in_flight = {wanted}: the limit of open files is {limit}"
+        );
+    }
+    ours.max(1)
 }
 
 /// Sets the network up; without `webhooks.ca_file` if that cannot be loaded, since it must stop neither the

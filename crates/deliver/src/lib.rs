@@ -16,6 +16,7 @@
 //! | `kept` | connections that wait for their next request |
 //! | `socket` | a socket on which a fiber waits |
 //! | `tls` | what TLS trusts |
+//! | `descriptors` | the limit of open files |
 //! | `failure` | why there is no answer, in words for tenants |
 //! | `threads`, `sync` | starting threads without signals; locks without poison |
 #![deny(unsafe_code)]
@@ -23,6 +24,7 @@
 
 mod attempt;
 mod client;
+mod descriptors;
 mod failure;
 mod fiber;
 mod kept;
@@ -37,6 +39,7 @@ mod transport;
 
 pub use attempt::{Answer, Job, Outcome};
 pub use client::Network;
+pub use descriptors::raise_descriptors;
 pub use failure::Failure;
 pub use pool::{Limits, Pool};
 pub use resolver::{Lookup, SystemLookup};

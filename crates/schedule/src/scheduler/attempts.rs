@@ -5,13 +5,18 @@ use super::*;
 impl Scheduler {
     /// The next delivery to attempt, if one may start now.
     pub fn claim(&mut self, limits: &Limits, now: Now) -> Option<Claim> {
+        self.grow_up(now);
+        // Endpoints that are slow never keep out those of which nothing is known, nor both of them the fast ones.
         let slow_most = (limits.max_in_flight / 2).max(1);
-        while self.in_flight < limits.max_in_flight {
-            let waiting = if self.slow_in_flight < slow_most {
-                self.slow_waiting.pop_front()
-            } else {
-                None
-            };
+        let unknown_most = (limits.max_in_flight * 3 / 4).max(1);
+        while self.in_flight < limits.max_in_flight && self.young_in_flight < YOUNG_MOST {
+            let mut waiting = None;
+            if self.slow_in_flight < unknown_most {
+                waiting = self.unknown_waiting.pop_front();
+            }
+            if waiting.is_none() && self.slow_in_flight < slow_most {
+                waiting = self.slow_waiting.pop_front();
+            }
             let index = waiting.or_else(|| self.runnable.pop_front())?;
             let state = &mut self.endpoints[index];
             state.listed = false;
@@ -30,9 +35,14 @@ impl Scheduler {
             if state.in_flight >= at_once {
                 continue;
             }
-            if !fast && self.slow_in_flight >= slow_most {
+            let (most, queue) = if state.pace == Pace::Unknown {
+                (unknown_most, &mut self.unknown_waiting)
+            } else {
+                (slow_most, &mut self.slow_waiting)
+            };
+            if !fast && self.slow_in_flight >= most {
                 state.listed = true;
-                self.slow_waiting.push_back(index);
+                queue.push_back(index);
                 continue;
             }
             let reserved = if now.mono_ms < state.reserved_until_ms {
@@ -74,7 +84,12 @@ impl Scheduler {
                 self.slow_in_flight += 1;
             }
             let delivery = &mut self.deliveries[key];
-            delivery.place = Place::InFlight { slow: !fast };
+            delivery.place = Place::InFlight {
+                slow: !fast,
+                young: true,
+            };
+            self.young.push_back((now.mono_ms, key, delivery.id));
+            self.young_in_flight += 1;
             self.started.push_back((now.mono_ms, key, delivery.id));
             return Some(Claim {
                 token: key as u64,
@@ -88,6 +103,28 @@ impl Scheduler {
         None
     }
 
+    /// Requests that have been under way for a while are no longer young.
+    pub(super) fn grow_up(&mut self, now: Now) {
+        while let Some(&(started, key, id)) = self.young.front() {
+            let delivery = self.deliveries.get_mut(key).filter(|it| it.id == id);
+            let young = delivery.and_then(|it| match &mut it.place {
+                Place::InFlight { young, .. } => Some(young),
+                Place::Ready | Place::Waiting => None,
+            });
+            match young {
+                Some(young) if *young => {
+                    if now.mono_ms < started + YOUNG_MS {
+                        return;
+                    }
+                    *young = false;
+                    self.young_in_flight -= 1;
+                }
+                _ => {}
+            }
+            self.young.pop_front();
+        }
+    }
+
     /// Takes in the outcome of an attempt. `jitter` as in [`webhooks_core::retry::delay`].
     pub fn ended(&mut self, ended: Ended, limits: &Limits, now: Now, jitter: Option<f64>) {
         let Ok(key) = usize::try_from(ended.token) else {
@@ -96,7 +133,7 @@ impl Scheduler {
         let Some(delivery) = self.deliveries.get_mut(key) else {
             return;
         };
-        let Place::InFlight { slow } = delivery.place else {
+        let Place::InFlight { slow, young } = delivery.place else {
             return;
         };
         let index = delivery.endpoint;
@@ -105,9 +142,8 @@ impl Scheduler {
         let in_round = number - delivery.attempts_before;
         let cancelled = delivery.cancelled;
         self.in_flight -= 1;
-        if slow {
-            self.slow_in_flight -= 1;
-        }
+        self.slow_in_flight -= usize::from(slow);
+        self.young_in_flight -= usize::from(young);
         let state = &mut self.endpoints[index];
         state.in_flight -= 1;
         if limits.per_minute > 0 {

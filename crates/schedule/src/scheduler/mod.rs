@@ -32,6 +32,11 @@ const READY_MAX: usize = 20_000;
 const READY_BYTES_MAX: usize = 16 << 20;
 /// An endpoint with fewer ready deliveries than this asks for more, when it has more.
 const LOW: usize = 16;
+/// Requests that are begun before the first of them has had [`YOUNG_MS`] to end: more at once only make each dearer, where
+/// answers come fast (measured: 256 cost 28 us each, 1,000 cost 45 us).
+const YOUNG_MOST: usize = 256;
+/// What has been under way for so long does not count as just begun.
+const YOUNG_MS: u64 = 10;
 /// How far ahead retries are read into memory.
 const DUE_WINDOW_MS: i64 = 60_000;
 
@@ -115,7 +120,7 @@ pub struct Tick {
 enum Place {
     Ready,
     Waiting,
-    InFlight { slow: bool },
+    InFlight { slow: bool, young: bool },
 }
 
 #[derive(Debug)]
@@ -171,12 +176,18 @@ pub struct Scheduler {
     ready: usize,
     ready_bytes: usize,
     runnable: VecDeque<usize>,
-    /// Endpoints that are not fast, while too many threads are held by such.
+    /// Endpoints that are slow, while too much of the room is held by such.
     slow_waiting: VecDeque<usize>,
+    /// Endpoints of which nothing is known yet, while they and the slow ones hold too much of it.
+    unknown_waiting: VecDeque<usize>,
     hungry: VecDeque<usize>,
     counted: Vec<usize>,
     in_flight: usize,
+    /// Of those, the requests to endpoints that are not known to be fast.
     slow_in_flight: usize,
+    /// Requests that have hardly begun, and how many of them are still under way.
+    young: VecDeque<(u64, usize, Uuid)>,
+    young_in_flight: usize,
     /// Starts in order, to find those that have become slow.
     started: VecDeque<(u64, usize, Uuid)>,
     retries: BinaryHeap<Reverse<(i64, usize, Uuid)>>,

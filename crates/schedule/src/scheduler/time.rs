@@ -12,6 +12,7 @@ impl Scheduler {
             self.retries.pop();
             self.fire(key, id);
         }
+        self.grow_up(now);
         while let Some(&Reverse((at, index))) = self.held.peek() {
             if at > now.mono_ms {
                 break;
@@ -44,7 +45,7 @@ impl Scheduler {
                 self.started.pop_front();
                 continue;
             };
-            let Place::InFlight { slow } = &mut delivery.place else {
+            let Place::InFlight { slow, .. } = &mut delivery.place else {
                 self.started.pop_front();
                 continue;
             };
@@ -98,7 +99,15 @@ impl Scheduler {
             .due_position
             .filter(|_| !self.due_full)
             .map(|(at, _)| u64::try_from(at - DUE_WINDOW_MS / 2 - now.unix_ms).unwrap_or(0));
-        [retry, held, group, slow, due].into_iter().flatten().min()
+        let young = self
+            .young
+            .front()
+            .filter(|_| self.young_in_flight >= YOUNG_MOST)
+            .map(|&(started, ..)| (started + YOUNG_MS).saturating_sub(now.mono_ms));
+        [retry, held, group, slow, due, young]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A retry's time has come.
