@@ -12,23 +12,25 @@ from sinks import Timing
 RATE = 100
 SECONDS = 12
 ROUNDS = 3
+# Statements a second that write the events of the bad endpoints.
+STEPS = 50
 HEALTHY = "INSERT INTO memories (id, content, shard) VALUES (%s, %s, -1)"
 # What the bad endpoints are, how many, and whose shards their events are for: one a second each.
 NEIGHBOURS = {"1,000 endpoints that never answer": ("/hang", 1000), "50 endpoints that answer after 4 s": ("/after/4", 50)}
 
 
 def keep_busy(db, count, stop):
-    """An event a second for each of the bad endpoints, spread over the second as ten statements."""
+    """An event a second for each of the bad endpoints, spread evenly over the second."""
     with db.connect() as session:
-        due, tenth = time.monotonic(), 0
+        due, step = time.monotonic(), 0
         while not stop.is_set():
             session.execute(
                 "INSERT INTO memories (id, content, shard)"
                 " SELECT nextval('bad'), repeat('x', 60), g FROM generate_series(%s::int, %s::int) g",
-                [tenth * count // 10, (tenth + 1) * count // 10 - 1],
+                [step * count // STEPS, (step + 1) * count // STEPS - 1],
             )
-            tenth = (tenth + 1) % 10
-            due += 0.1
+            step = (step + 1) % STEPS
+            due += 1 / STEPS
             time.sleep(max(0.0, due - time.monotonic()))
 
 
