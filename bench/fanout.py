@@ -14,7 +14,7 @@ def run(report):
     taken = []
     with setting.server() as server, nginx() as sink, setting.attached(server) as db:
         db.execute(
-            "SELECT count(webhooks.create_webhook(%s || g, '{memory.created}')) FROM generate_series(1, %s) g",
+            "SELECT count(webhooks.create_webhook(%s || g, '{memory.created}')) FROM generate_series(1, %s::int) g",
             f"{sink.url}/",
             WEBHOOKS,
         )

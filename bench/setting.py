@@ -59,7 +59,7 @@ def create_webhooks(db, url, count, **arguments):
     """Webhooks at url/0, url/1, … that each want one shard."""
     db.execute(
         "SELECT count(webhooks.create_webhook(%s || '/' || g, '{memory.created}', filters => jsonb_build_object('shard', g)))"
-        " FROM generate_series(0, %s - 1) g",
+        " FROM generate_series(0, %s::int - 1) g",
         url,
         count,
     )
@@ -68,7 +68,7 @@ def create_webhooks(db, url, count, **arguments):
 def insert(db, events, shards, content=CONTENT, first=1):
     """Rows in one statement, each for one of the shards."""
     db.execute(
-        f"INSERT INTO memories (id, content, shard) SELECT g, {content}, g %% %s FROM generate_series(%s, %s) g",
+        f"INSERT INTO memories (id, content, shard) SELECT g, {content}, g %% %s::int FROM generate_series(%s::int, %s::int) g",
         shards,
         first,
         first + events - 1,

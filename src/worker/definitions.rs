@@ -35,6 +35,11 @@ static LOAD: Statement = Statement::new(
        WHERE w.id = ANY ($1)",
     &[pg_sys::UUIDARRAYOID],
 );
+/// Webhooks for which rows wait in the queue.
+static WAITING: Statement = Statement::new(
+    c"SELECT w.id FROM webhooks.webhook w WHERE EXISTS (SELECT FROM webhooks.queue q WHERE q.webhook_id = w.id)",
+    &[],
+);
 static ORPHANS: Statement = Statement::new(
     c"SELECT DISTINCT q.webhook_id FROM webhooks.queue q
        WHERE NOT EXISTS (SELECT FROM webhooks.webhook w WHERE w.id = q.webhook_id)",
@@ -104,11 +109,17 @@ impl Worker {
                 Err(error) => error.raise(),
             };
             TABLE.store(table.to_u32(), Ordering::Relaxed);
-            sql::connect(|spi| self.changes(spi))
+            sql::connect(|spi| {
+                let rows = spi.read(&WAITING, &[]);
+                let waiting: HashSet<Uuid> = (0..rows.len())
+                    .filter_map(|row| rows.uuid(row, 1))
+                    .collect();
+                (self.changes(spi), waiting)
+            })
         })?;
         self.definitions.seen = counted;
-        if let Some(changes) = changes {
-            self.apply(changes, true);
+        if let (Some(changes), waiting) = changes {
+            self.apply(changes, &waiting);
         }
         Ok(())
     }
@@ -217,10 +228,11 @@ impl Worker {
     /// Takes changes into memory. `counted` is the count of changes from before the snapshot.
     pub(super) fn take_changes(&mut self, changes: Changes, counted: u64) {
         self.definitions.seen = counted;
-        self.apply(changes, false);
+        self.apply(changes, &HashSet::new());
     }
 
-    fn apply(&mut self, changes: Changes, start: bool) {
+    /// `waiting`: webhooks whose rows in the queue are not known yet.
+    fn apply(&mut self, changes: Changes, waiting: &HashSet<Uuid>) {
         for (mut definition, version) in changes.loaded {
             let id = definition.id;
             let known = self.scheduler.index_of(id);
@@ -236,7 +248,7 @@ impl Worker {
                 }
             }
             self.definitions.versions.insert(id, version);
-            self.scheduler.put(definition, start);
+            self.scheduler.put(definition, waiting.contains(&id));
         }
         for id in changes.gone {
             self.definitions.versions.remove(&id);

@@ -9,7 +9,6 @@ use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, transaction};
 use pgrx::pg_sys;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
@@ -22,8 +21,8 @@ const READ: usize = 512;
 static SNAPSHOT: Statement = Statement::new(c"SELECT pg_catalog.pg_current_snapshot()::text", &[]);
 static READ_OUTBOX: Statement = Statement::new(
     c"SELECT o.ctid, o.xid, o.id, o.command, o.webhook_id,
-             e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject
-        FROM (SELECT o.ctid, o.* FROM webhooks.outbox o
+             e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject, o.written_by
+        FROM (SELECT o.ctid, o.xmin AS written_by, o.* FROM webhooks.outbox o
                WHERE (o.xid, o.id) > ($1, $2) AND o.xid <= $3
                  AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = o.id)
                ORDER BY o.xid, o.id
@@ -41,6 +40,8 @@ static READ_OUTBOX: Statement = Statement::new(
 struct Found {
     key: OutboxKey,
     xid: u64,
+    /// The transaction that wrote the row here; another than `xid` after a restore.
+    written_by: u32,
     what: What,
 }
 
@@ -61,6 +62,7 @@ struct Read {
     found: Vec<Found>,
     /// Where the stretch goes on; `None`: it was read to its end.
     to: Option<(u64, Uuid)>,
+    durable_below: Option<u32>,
 }
 
 impl Worker {
@@ -83,6 +85,7 @@ impl Worker {
         if now >= self.swept_ms + SWEEP_MS && !self.position.has_more() {
             self.swept_ms = now;
             self.position.sweep();
+            self.durable_below = None;
             self.scheduler.reread_due();
         }
         let mut begun = false;
@@ -127,9 +130,14 @@ impl Worker {
         advanced: &mut Option<webhooks_schedule::Position>,
     ) -> Read {
         let mut position = self.position.clone();
+        let mut durable_below = self.durable_below;
         if look_at_snapshot {
             let text: Option<String> = spi.read(&SNAPSHOT, &[]).get(0, 1);
             if let Some(snapshot) = text.as_deref().and_then(Snapshot::parse) {
+                if durable_below.is_none() {
+                    flush(written_to());
+                    durable_below = Some(xid_of(snapshot.xmin));
+                }
                 position.advance(snapshot);
             }
         }
@@ -137,12 +145,20 @@ impl Worker {
         let mut found = Vec::new();
         let mut to = None;
         match position.next() {
-            Some(stretch) if limit > 0 => (found, to) = Self::read_stretch(spi, stretch, limit),
+            Some(stretch) if limit > 0 => {
+                (found, to) = Self::read_stretch(spi, stretch, limit);
+                make_durable(&found, durable_below);
+            }
             Some(stretch) => to = Some(stretch.after),
             None => {}
         }
         *advanced = Some(position);
-        Read { changes, found, to }
+        Read {
+            changes,
+            found,
+            to,
+            durable_below,
+        }
     }
 
     fn read_stretch(
@@ -178,10 +194,12 @@ impl Worker {
             found.push(Found {
                 key: OutboxKey { id, block, offset },
                 xid,
+                written_by: rows
+                    .datum(row, 13)
+                    .map_or(0, |(datum, _)| datum.value() as u32),
                 what,
             });
         }
-        Self::make_durable(&found, stretch.foreign);
         let to = if rows.len() < limit {
             None
         } else {
@@ -206,34 +224,11 @@ impl Worker {
         })
     }
 
-    /// Makes sure that no crash can undo what these rows tell of: a writer with `synchronous_commit = off`
-    /// is visible before its WAL is flushed.
-    fn make_durable(found: &[Found], foreign: bool) {
-        let xids: HashSet<u64> = found.iter().map(|it| it.xid).collect();
-        if xids.is_empty() {
-            return;
-        }
-        // SAFETY: a transaction between two snapshots of this cluster has its commit log page. One that may
-        // be from another cluster is not looked up: all WAL is flushed instead.
-        unsafe {
-            let upto = if foreign {
-                written_to()
-            } else {
-                xids.iter()
-                    .map(|&xid| pg_sys::TransactionIdGetCommitLSN(xid_of(xid)))
-                    .max()
-                    .unwrap_or(0)
-            };
-            if upto > pg_sys::GetFlushRecPtr(std::ptr::null_mut()) {
-                pg_sys::XLogFlush(upto);
-            }
-        }
-    }
-
     fn take(&mut self, read: Read, counted: u64) {
         if let Some(changes) = read.changes {
             self.take_changes(changes, counted);
         }
+        self.durable_below = read.durable_below;
         self.position.read_to(read.to);
         let now = clock::now();
         let mut chosen = Vec::new();
@@ -295,6 +290,36 @@ fn nothing(id: Uuid) -> Arc<Event> {
     })
 }
 
+/// Makes sure that no crash can undo what these rows tell of: a writer with `synchronous_commit = off` is visible
+/// before its WAL is flushed. Transactions below `durable_below` had ended when all WAL was flushed; later ones are
+/// looked up in the commit log, which has not lost them yet.
+fn make_durable(found: &[Found], durable_below: Option<u32>) {
+    let mut writers: Vec<u32> = found.iter().map(|it| it.written_by).collect();
+    writers.dedup();
+    let recent = writers.into_iter().map(pg_sys::TransactionId::from);
+    let upto = recent
+        .filter(|&xid| {
+            // SAFETY: compares two numbers.
+            durable_below.is_none_or(|below| unsafe {
+                !pg_sys::TransactionIdPrecedes(xid, pg_sys::TransactionId::from(below))
+            })
+        })
+        // SAFETY: in a transaction; what has written a visible row has a page in the commit log.
+        .map(|xid| unsafe { pg_sys::TransactionIdGetCommitLSN(xid) })
+        .max();
+    flush(upto.unwrap_or(0));
+}
+
+/// Flushes WAL up to a position, if that has not been done.
+fn flush(upto: pg_sys::XLogRecPtr) {
+    // SAFETY: in a transaction, and the position is one that was written.
+    unsafe {
+        if upto > pg_sys::GetFlushRecPtr(std::ptr::null_mut()) {
+            pg_sys::XLogFlush(upto);
+        }
+    }
+}
+
 /// Where the WAL that has been written ends. At the end of a page, Postgres's own function says where the next
 /// record would begin, behind a page header that is not there yet and so cannot be flushed.
 fn written_to() -> pg_sys::XLogRecPtr {
@@ -316,7 +341,7 @@ fn written_to() -> pg_sys::XLogRecPtr {
     }
 }
 
-/// The 32 bits of a transaction id that the commit log is looked up by.
-fn xid_of(xid: u64) -> pg_sys::TransactionId {
-    pg_sys::TransactionId::from((xid & u64::from(u32::MAX)) as u32)
+/// The 32 bits of a transaction's number that rows hold.
+fn xid_of(xid: u64) -> u32 {
+    (xid & u64::from(u32::MAX)) as u32
 }

@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     scheduler: Scheduler,
     pool: Pool,
     position: Position,
+    /// Transactions below this one had ended when all WAL was flushed last; `None`: do so.
+    durable_below: Option<u32>,
     definitions: Definitions,
     settling: Settling,
     upkeep: Upkeep,

@@ -145,6 +145,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         scheduler: Scheduler::new(),
         pool,
         position: Position::new(),
+        durable_below: None,
         definitions: Definitions::default(),
         settling: Settling::default(),
         upkeep: Upkeep::default(),

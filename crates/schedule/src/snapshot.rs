@@ -51,8 +51,6 @@ pub struct Stretch {
     pub after: (u64, Uuid),
     /// The last transaction that belongs to it.
     pub until: u64,
-    /// Rows here may come from another cluster: their transactions say nothing about this one.
-    pub foreign: bool,
 }
 
 /// Where reading the outbox stands.
@@ -79,7 +77,6 @@ impl Position {
             None => self.stretches.push_back(Stretch {
                 after: (0, Uuid::nil()),
                 until: u64::MAX,
-                foreign: true,
             }),
             Some(last) => {
                 for &xid in &last.in_progress {
@@ -87,7 +84,6 @@ impl Position {
                         self.stretches.push_back(Stretch {
                             after: (xid, Uuid::nil()),
                             until: xid,
-                            foreign: false,
                         });
                     }
                 }
@@ -95,7 +91,6 @@ impl Position {
                     self.stretches.push_back(Stretch {
                         after: (last.xmax, Uuid::nil()),
                         until: now.xmax - 1,
-                        foreign: false,
                     });
                 }
             }
@@ -110,13 +105,11 @@ impl Position {
                 self.stretches.push_back(Stretch {
                     after: (0, Uuid::nil()),
                     until: last.xmin - 1,
-                    foreign: true,
                 });
             }
             self.stretches.push_back(Stretch {
                 after: (last.xmax, Uuid::nil()),
                 until: u64::MAX,
-                foreign: true,
             });
         }
     }
@@ -190,7 +183,6 @@ mod tests {
             Some(Stretch {
                 after: (0, Uuid::nil()),
                 until: u64::MAX,
-                foreign: true
             })
         );
         position.read_to(None);
