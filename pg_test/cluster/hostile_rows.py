@@ -294,8 +294,7 @@ ATTACH = [
            "webhooks.webhook", "webhooks.event", "webhooks.deliveries")]),
     *rows(INVALID, "invalid object", *[("attach('target', %s)", it) for it in
           ("", "A", "a.b", "1a", "é", " a", CONTROLS, "a" * 93, BIG, "a'); DROP TABLE target; --")]),
-    *rows(INVALID, "is reserved", *[f"attach('target', '{it}')" for it in ("webhook", "delivery", "system", "analytics",
-          "search", "user")]),
+    *rows(INVALID, "is reserved", *[f"attach('target', '{it}')" for it in ("webhook", "delivery", "system", "analytics")]),
     *rows(NO_COLUMN, "does not exist", *[("attach('target', 'note', %s)", it) for it in ("", "nope", "ID", "ctid", "tableoid",
           "id ", "id\n", "x" * 1000, "........pg.dropped.3........", "gone")]),
     *rows(NO_COLUMN, "does not exist", ("attach('target', 'note', owner_column => %s)", ""),

@@ -176,12 +176,11 @@ def deep_rows(cluster):
 
 
 @pytest.mark.parametrize("levels", [101, 129, 1_000, 10_000])
-def test_deep_json_is_emitted_truncated_and_counted(victim, levels):
-    db = victim.db
-    sink = Sink(db, victim.receiver, path=f"/deep{levels}", events=["user.activity", "search.performed"])
+def test_deep_json_is_emitted_truncated_and_counted(db, receiver, levels):
+    sink = Sink(db, receiver, path=f"/deep{levels}", events=["user.activity", "search.performed"])
     before = db.one("SELECT truncated_total FROM webhooks.status")
     filtered = Sink(
-        db, victim.receiver, path=f"/filtered{levels}", events=["user.activity"], filters={"kind": "wanted"}
+        db, receiver, path=f"/filtered{levels}", events=["user.activity"], filters={"kind": "wanted"}
     )
     data = f'{{"object": "note", "id": {levels}, "kind": "wanted", "more": {deep(levels)}}}'
     db.one("SELECT webhooks.emit('user.activity', %s)", data)
@@ -195,5 +194,3 @@ def test_deep_json_is_emitted_truncated_and_counted(victim, levels):
     results = f'[{{"id": "a", "score": 0.5, "more": {deep(levels)}}}, {{"id": 7}}]'
     db.one("SELECT webhooks.search_performed('q', %s)", results)
     assert sink.take_one("search.performed")["data"]["results"] == {"count": 2, "ids": ["a", "7"], "scores": [0.5]}
-    for webhook in (sink.webhook, filtered.webhook):
-        db.delete_webhook(webhook)
