@@ -15,8 +15,10 @@ use uuid::Uuid;
 use webhooks_core::request::Event;
 use webhooks_schedule::{OutboxKey, Snapshot, Stretch};
 
-/// Rows read at once: their data are all in memory together.
+/// Rows read at once, at most: their data are all in memory together.
 const READ: usize = 512;
+/// And about how many bytes of data, judged by the rows before.
+const READ_BYTES: usize = 2 << 20;
 
 static SNAPSHOT: Statement = Statement::new(c"SELECT pg_catalog.pg_current_snapshot()::text", &[]);
 static READ_OUTBOX: Statement = Statement::new(
@@ -45,6 +47,15 @@ struct Found {
     what: What,
 }
 
+impl Found {
+    fn bytes(&self) -> usize {
+        match &self.what {
+            What::Event { event, .. } => event.data.len(),
+            What::Queued(_) | What::Nothing => 0,
+        }
+    }
+}
+
 enum What {
     Queued(Uuid),
     Nothing,
@@ -66,6 +77,18 @@ struct Read {
 }
 
 impl Worker {
+    /// How many rows may be read at once, if they are as large as those before: at least one, at most so many.
+    pub(super) fn affordable(&self, most: usize) -> usize {
+        (READ_BYTES / self.row_bytes.max(1)).clamp(1, most)
+    }
+
+    /// Learns how large rows are.
+    pub(super) fn learn_size(&mut self, bytes: usize, rows: usize) {
+        if let Some(average) = bytes.checked_div(rows) {
+            self.row_bytes = average;
+        }
+    }
+
     /// Reads the outbox if somebody woke the worker, if more was left, or if it has not looked for a while.
     pub(super) fn dispatch_if_due(&mut self) {
         let now = clock::mono_ms();
@@ -91,7 +114,7 @@ impl Worker {
         let mut begun = false;
         loop {
             let counted = self.slot.definitions.load(Ordering::Acquire);
-            let limit = self.scheduler.room().min(READ);
+            let limit = self.scheduler.room().min(self.affordable(READ));
             if begun && (limit == 0 || !self.position.has_more()) {
                 return;
             }
@@ -230,6 +253,8 @@ impl Worker {
         }
         self.durable_below = read.durable_below;
         self.position.read_to(read.to);
+        let bytes = read.found.iter().map(Found::bytes).sum::<usize>();
+        self.learn_size(bytes, read.found.len());
         let now = clock::now();
         let mut chosen = Vec::new();
         for it in read.found {

@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     scheduler: Scheduler,
     pool: Pool,
     position: Position,
+    /// Bytes of data of an event, on the average of the last read.
+    row_bytes: usize,
     /// Transactions below this one had ended when all WAL was flushed last; `None`: do so.
     durable_below: Option<u32>,
     definitions: Definitions,

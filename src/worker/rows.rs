@@ -11,12 +11,12 @@ use uuid::Uuid;
 use webhooks_core::request::Event;
 use webhooks_schedule::Recorded;
 
-/// Rows fetched of one webhook at once.
-const EACH: i64 = 64;
-/// Webhooks asked for at once.
+/// Rows fetched of one webhook at once, at most and, unless they are very large, at least.
+const EACH: (usize, usize) = (4, 64);
+/// Webhooks asked for at once, at most.
 const WEBHOOKS: usize = 100;
-/// Retries fetched at once.
-const DUE: i64 = 1_000;
+/// Retries fetched at once, at most.
+const DUE: usize = 1_000;
 
 static BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
@@ -46,7 +46,11 @@ static COMING_DUE: Statement = Statement::new(
 impl Worker {
     /// Fetches what memory asks for. To be called when everything has been written.
     pub(super) fn fetch_rows(&mut self) {
-        let wanting = self.scheduler.wants_rows(WEBHOOKS);
+        let rows = self.affordable(WEBHOOKS * EACH.1);
+        let wanting = self
+            .scheduler
+            .wants_rows((rows / EACH.0).clamp(1, WEBHOOKS));
+        let each = (rows / wanting.len().max(1)).clamp(1, EACH.1) as i64;
         if !wanting.is_empty() {
             let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
                 let ids = sql::uuids(wanting.iter().map(|(id, _)| *id));
@@ -56,10 +60,11 @@ impl Worker {
                         .map(|(_, after)| *after)
                         .collect::<Vec<i64>>(),
                 );
-                sql::connect(|spi| recorded(&spi.read(&BACKLOG, &[ids, after, sql::arg(EACH)])))
+                sql::connect(|spi| recorded(&spi.read(&BACKLOG, &[ids, after, sql::arg(each)])))
             });
             match fetched {
                 Ok(rows) => {
+                    self.learn_size_of(&rows);
                     let mut of: HashMap<Uuid, Vec<Fetched>> = HashMap::new();
                     for row in rows {
                         of.entry(row.webhook).or_default().push(row);
@@ -67,7 +72,7 @@ impl Worker {
                     let now = clock::now();
                     for (webhook, _) in wanting {
                         let rows = of.remove(&webhook).unwrap_or_default();
-                        let more = rows.len() as i64 >= EACH;
+                        let more = rows.len() as i64 >= each;
                         let upto = rows.last().map(|row| row.seq);
                         let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                         self.scheduler.rows(webhook, rows, upto, more, now);
@@ -86,6 +91,7 @@ impl Worker {
         let Some((after, until)) = self.scheduler.wants_due(now) else {
             return;
         };
+        let most = self.affordable(DUE);
         let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
                 let after_due = sql::time(after.0.max(0));
@@ -95,20 +101,28 @@ impl Worker {
                         after_due,
                         sql::uuid(after.1),
                         sql::time(until),
-                        sql::arg(DUE),
+                        sql::arg(most as i64),
                     ],
                 ))
             })
         });
         match fetched {
             Ok(rows) => {
+                self.learn_size_of(&rows);
                 let last = rows.last().and_then(|row| Some((row.due_ms?, row.id)));
-                let full = last.filter(|_| rows.len() as i64 >= DUE);
+                let full = last.filter(|_| rows.len() >= most);
                 let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                 self.scheduler.due_rows(rows, until, full, now);
             }
             Err(error) => self.rolled_back("fetch", &error),
         }
+    }
+}
+
+impl Worker {
+    fn learn_size_of(&mut self, rows: &[Fetched]) {
+        let data = |row: &Fetched| row.recorded.as_ref().map_or(0, |it| it.event.data.len());
+        self.learn_size(rows.iter().map(data).sum(), rows.len());
     }
 }
 

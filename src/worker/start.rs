@@ -145,6 +145,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         scheduler: Scheduler::new(),
         pool,
         position: Position::new(),
+        // Of the first rows nothing is known.
+        row_bytes: 1 << 16,
         durable_below: None,
         definitions: Definitions::default(),
         settling: Settling::default(),

@@ -6,6 +6,9 @@ impl Scheduler {
     /// How many more fresh events may be read from the outbox now.
     #[must_use]
     pub fn room(&self) -> usize {
+        if self.fresh_bytes >= FRESH_BYTES_MAX {
+            return 0;
+        }
         FRESH_MAX.saturating_sub(self.fresh)
     }
 
@@ -125,6 +128,7 @@ impl Scheduler {
         });
         self.group_ages.push_back((now.mono_ms, group, self.serial));
         self.fresh += webhooks.len();
+        self.fresh_bytes += event.data.len();
         let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
         for &index in webhooks {
             let state = &mut self.endpoints[index];
@@ -179,6 +183,7 @@ impl Scheduler {
         let it = &self.groups[group];
         if it.unfinished == it.parked.len() && it.parked.is_empty() {
             let mut it = self.groups.remove(group);
+            self.fresh_bytes -= it.event.data.len();
             self.cancel_retries(&mut it.endings);
             self.done.push(Unit {
                 outbox: Some(it.outbox),
@@ -191,6 +196,7 @@ impl Scheduler {
     /// Writes a group as it stands: what has not ended gets a queue row.
     pub(super) fn flush(&mut self, group: usize, now: Now) {
         let mut it = self.groups.remove(group);
+        self.fresh_bytes -= it.event.data.len();
         self.cancel_retries(&mut it.endings);
         let mut unit = Unit {
             outbox: Some(it.outbox),

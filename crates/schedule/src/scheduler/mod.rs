@@ -22,6 +22,8 @@ use webhooks_core::verdict::{self, Verdict};
 const TEST: &str = "webhook.test";
 /// Fresh deliveries in memory at which reading the outbox pauses.
 const FRESH_MAX: usize = 1_024;
+/// The same in bytes of event data.
+const FRESH_BYTES_MAX: usize = 8 << 20;
 /// Age at which a fresh event is written although not all of its deliveries have ended.
 const GROUP_AGE_MS: u64 = 100;
 /// How often that is put off while nothing has gone wrong.
@@ -29,7 +31,7 @@ const POSTPONED_MOST: u8 = 4;
 /// Deliveries ready in memory, over all webhooks, beyond which no more are taken in.
 const READY_MAX: usize = 20_000;
 /// The same in bytes of event data.
-const READY_BYTES_MAX: usize = 16 << 20;
+const READY_BYTES_MAX: usize = 8 << 20;
 /// An endpoint with fewer ready deliveries than this asks for more, when it has more.
 const LOW: usize = 16;
 /// Requests that are begun before the first of them has had [`YOUNG_MS`] to end: more at once only make each dearer, where
@@ -173,6 +175,7 @@ pub struct Scheduler {
     serial: u64,
     outbox: HashSet<Uuid>,
     fresh: usize,
+    fresh_bytes: usize,
     ready: usize,
     ready_bytes: usize,
     runnable: VecDeque<usize>,
