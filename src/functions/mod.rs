@@ -4,6 +4,7 @@
 mod deliveries;
 mod events;
 mod operate;
+mod secrets;
 mod webhooks;
 
 pub(crate) use events::register as register_event_type_as_owner;

@@ -318,7 +318,7 @@ fn delete_webhook(webhook_id: Option<&str>) -> JsonB {
     })())
 }
 
-fn absent(webhook: Uuid) -> Error {
+pub(super) fn absent(webhook: Uuid) -> Error {
     Error::Absent {
         what: "webhook",
         id: id::format(Kind::Webhook, webhook),
