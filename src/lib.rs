@@ -11,6 +11,7 @@ mod access;
 mod emit;
 mod error;
 mod functions;
+mod key_uses;
 mod launcher;
 mod seam;
 mod settings;
@@ -27,7 +28,12 @@ extension_sql_file!(
     name = "functions",
     requires = ["schema"]
 );
-extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
+extension_sql_file!(
+    "../sql/access.sql",
+    name = "access",
+    requires = ["functions"]
+);
+extension_sql_file!("../sql/views.sql", name = "views", requires = ["access"]);
 extension_sql_file!(
     "../sql/grants.sql",
     name = "grants",

@@ -1,9 +1,12 @@
 //! The SQL functions. Their declarations, defaults and comments stand in `sql/functions.sql`; what they
 //! decide without the database stands in `webhooks_core`.
 
+mod access;
 mod deliveries;
 mod events;
+mod keys;
 mod operate;
+mod quotas;
 mod secrets;
 mod webhooks;
 
