@@ -3,6 +3,9 @@
 Hostile objects note in public.caught who runs them.
 """
 
+import threading
+
+import psycopg
 import pytest
 from requests_as import Gateway, tell
 
@@ -261,6 +264,41 @@ def test_attach_takes_the_owner_of_the_table(db):
     assert {row["object"] for row in db.rows("SELECT object FROM webhooks.attached", session=session)} == {"memory", "thing"}
     db.one("SELECT webhooks.detach('public.mine')", session=session)
     assert db.rows("SELECT tgname FROM pg_trigger WHERE tgrelid = 'public.mine'::regclass") == []
+
+
+@pytest.mark.parametrize("call", ["attach", "detach"])
+def test_a_table_that_is_renamed_or_given_away_meanwhile_is_judged_as_it_is_then(db, call):
+    """The name that attach() was given must not lead it to somebody else's table."""
+    attacher = db.role("ALL ON SCHEMA public")
+    db.grant(attacher, "admin")
+    session, other = db.connect(user=attacher), db.connect()
+    session.execute("CREATE TABLE public.mine (id int)")
+    if call == "detach":
+        db.attach("public.mine", object="thing")
+    for meanwhile in (
+        "ALTER TABLE public.mine RENAME TO moved; CREATE TABLE public.mine (id int)",
+        "ALTER TABLE public.moved OWNER TO postgres",
+    ):
+        other.execute("BEGIN")
+        other.execute(meanwhile)
+        table = "public.mine" if "RENAME" in meanwhile else "public.moved"
+        errors = []
+
+        def run(table=table, errors=errors):
+            try:
+                session.execute(f"SELECT webhooks.{call}('{table}')")
+            except psycopg.Error as error:
+                errors.append(error.sqlstate)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+        db.wait_until(waiting, 1, params=[f"SELECT webhooks.{call}%"])
+        other.commit()
+        thread.join()
+        assert errors == ([] if "RENAME" in meanwhile else ["42501"])
+    triggers = db.rows("SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname LIKE 'webhooks_emit%%'")
+    assert {it["name"] for it in triggers} == ({"moved"} if call == "attach" else set())
 
 
 def test_to_emit_is_not_to_attach(db):
