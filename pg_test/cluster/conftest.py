@@ -139,7 +139,7 @@ def make_database(request, cluster):
 
     with _configured(request, cluster):
         yield make
-        for database in made:
+        for database in reversed(made):  # a restored one depends on the roles of the first
             database.drop()
 
 

@@ -51,5 +51,11 @@ class Keys:
             "SELECT webhooks.create_api_key(%s, %s, %s)", name, owner, expires_at, session=session
         )
 
+    def role_that_logs_in(self):
+        """A role that may become the one of the keys, and nothing else."""
+        role = self.db.role()
+        self.db.execute(f"GRANT {self.role} TO {role}")
+        return role
+
     def revoke(self, key, session=None):
         return self.db.one("SELECT webhooks.revoke_api_key(%s)", key["id"], session=session)

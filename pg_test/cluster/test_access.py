@@ -447,6 +447,19 @@ def test_every_table_has_row_security_and_no_policy(shared_db):
     assert shared_db.rows("SELECT polname FROM pg_policy") == []
 
 
+def test_views_either_ask_and_are_barriers_or_read_as_their_reader(shared_db):
+    """Which conditions are tried first, and what statistics tell, is then nothing that a reader can turn to use."""
+    views = shared_db.rows("""
+        SELECT relname, reloptions, pg_get_viewdef(oid) AS definition FROM pg_class
+         WHERE relnamespace = 'webhooks'::regnamespace AND relkind = 'v'""")
+    ours = {"webhook_object", "delivery_object"}
+    for view in views:
+        expected = "security_invoker" if view["relname"] in ours else "security_barrier"
+        assert view["reloptions"] == [f"{expected}=true"], view["relname"]
+        assert (view["relname"] in ours) != ("webhooks.may_" in view["definition"]), view["relname"]
+    assert {view["relname"] for view in views} == LOG | ours | {"pending", "api_keys"}
+
+
 def test_conditions_of_a_reader_without_rights_are_not_tried_on_rows(db, receiver):
     db.create_webhook(receiver.url())
     db.emit()

@@ -148,8 +148,7 @@ def test_administrators_see_the_keys_and_nobody_else(db, keys):
 @pytest.fixture
 def ways(db, keys):
     """How a key may come: through a gateway that has verified it, and in the headers of anybody."""
-    plain = db.role()
-    db.execute(f"GRANT {keys.role} TO {plain}")
+    plain = keys.role_that_logs_in()
     gateway = Gateway(db, keys.role)
 
     def by_gateway(key, **said):
