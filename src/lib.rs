@@ -11,6 +11,7 @@ mod access;
 mod emit;
 mod error;
 mod functions;
+mod guard;
 mod key_uses;
 mod launcher;
 mod seam;
@@ -51,6 +52,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::register();
     if serving {
         shmem::register();
+        guard::register();
         launcher::register();
     }
 }

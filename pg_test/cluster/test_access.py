@@ -438,6 +438,34 @@ def test_grants_on_everything_by_hand_show_nothing(db, receiver, keys):
     assert session.execute("DELETE FROM webhooks.queue").rowcount == 0
 
 
+def test_what_row_security_does_not_stop_is_for_the_owner_of_the_tables_alone(db):
+    """A trigger would run as whoever writes the table; a foreign key would keep rows from being deleted."""
+    granted = db.role("ALL ON SCHEMA public", "USAGE ON SCHEMA webhooks")
+    db.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA webhooks TO {granted}")
+    session = db.connect(user=granted)
+    session.execute("CREATE FUNCTION public.take() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
+    tables = [name for name in relations(db) if db.one("SELECT relkind FROM pg_class WHERE oid = %s::regclass", name) == "r"]
+    assert len(tables) > 10
+    for table in tables:
+        for statement in (
+            f"TRUNCATE {table}",
+            f"CREATE TRIGGER take BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.take()",
+            f"CREATE TRIGGER take AFTER UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION public.take()",
+        ):
+            db.fails(statement, state="42501", says="owner", session=session)
+    db.fails(
+        "CREATE TABLE public.holder (id uuid REFERENCES webhooks.webhook (id))", state="42501", says="owner", session=session
+    )
+    # Elsewhere all of that is nobody's business but Postgres's.
+    session.execute("CREATE TABLE public.mine (id int PRIMARY KEY)")
+    session.execute("CREATE TABLE public.theirs (id int REFERENCES public.mine (id))")
+    session.execute("CREATE TRIGGER take BEFORE INSERT ON public.mine FOR EACH ROW EXECUTE FUNCTION public.take()")
+    session.execute("TRUNCATE public.mine, public.theirs")
+    # And superusers do as they like.
+    db.execute("CREATE TRIGGER audit AFTER DELETE ON webhooks.webhook FOR EACH ROW EXECUTE FUNCTION public.take()")
+    db.execute("TRUNCATE webhooks.attempt")
+
+
 def test_every_table_has_row_security_and_no_policy(shared_db):
     tables = shared_db.rows(
         "SELECT relname, relrowsecurity FROM pg_class WHERE relnamespace = 'webhooks'::regnamespace AND relkind = 'r'"
