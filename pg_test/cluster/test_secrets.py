@@ -127,6 +127,9 @@ def test_the_log_tells_of_no_change_of_it_nor_of_one_that_is_refused(make_server
             session.execute(f"ALTER SYSTEM SET webhooks.jwt_secret = '{SHORT}'")
         assert raised.value.sqlstate == "22023" and "32 bytes" in raised.value.diag.message_detail
         assert SHORT not in str(raised.value)
+    server.restart()
+    with server.connect() as session:
+        assert session.execute("SHOW webhooks.jwt_secret").fetchone()[0] == "********"
     # Somebody writes one into the file that is too short.
     conf = server.data / "postgresql.auto.conf"
     conf.write_text(conf.read_text().replace(JWT_SECRET[::-1], SHORT))

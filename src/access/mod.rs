@@ -14,6 +14,7 @@ pub(crate) use rights::Right;
 use crate::error::Error;
 use crate::seam::owner;
 use pgrx::pg_sys;
+use webhooks_core::quote::quote;
 
 /// A caller, judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,7 +153,10 @@ pub(crate) fn emitter(what: &'static str, event_type: &str) -> Result<Emitter, E
     };
     if webhooks_core::event_type::is_reserved(event_type) {
         return Err(Error::denied_message(
-            format!("permission denied for events of type \"{event_type}\""),
+            format!(
+                "permission denied for events of type \"{}\"",
+                quote(event_type)
+            ),
             "Types that begin with memory., webhook., delivery., system. or analytics. come from attached tables and from the worker.",
         ));
     }

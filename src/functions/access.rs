@@ -8,6 +8,7 @@ use crate::seam::sql::{self, Connection, Statement, arg};
 use pgrx::prelude::*;
 use pgrx::{Spi, pg_sys};
 use std::ffi::CStr;
+use webhooks_core::quote::quote;
 
 /// The statements that give a role ($1) a right: its type ($2), schemas ($3), functions ($4), views ($5).
 static GRANTS: Statement = Statement::new(
@@ -212,7 +213,7 @@ fn judged(
     let right = Right::parse(word).ok_or_else(|| {
         let known = Right::ALL.map(Right::word).join(", ");
         Error::invalid(
-            format!("unknown right \"{word}\""),
+            format!("unknown right \"{}\"", quote(word)),
             format!("Known are {known}."),
         )
     })?;

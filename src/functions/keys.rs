@@ -116,9 +116,16 @@ fn revoke_api_key(key_id: Option<&str>) -> JsonB {
     })())
 }
 
-/// A text that says something.
+/// A text that says something, and leaves a token that headers have room for.
 fn named<'a>(text: Option<&'a str>, name: &str) -> Result<&'a str, Error> {
+    const MOST_BYTES: usize = 255;
     let text = required(text, name)?;
+    if text.len() > MOST_BYTES {
+        return Err(Error::invalid(
+            format!("{name} is too long: {} bytes", text.len()),
+            format!("The name and the owner of a key have at most {MOST_BYTES} bytes."),
+        ));
+    }
     if text.trim().is_empty() {
         return Err(Error::invalid(
             format!("{name} must not be empty"),
