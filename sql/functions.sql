@@ -24,6 +24,10 @@ CREATE FUNCTION webhooks.delete_webhook(webhook_id text)
     RETURNS jsonb LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'delete_webhook_wrapper';
 COMMENT ON FUNCTION webhooks.delete_webhook IS 'Deletes a webhook and cancels what waits for it; the log stays until retention removes it';
 
+CREATE FUNCTION webhooks.rotate_secret(webhook_id text, overlap interval = '24 hours')
+    RETURNS jsonb LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'rotate_secret_wrapper';
+COMMENT ON FUNCTION webhooks.rotate_secret IS 'Gives a webhook a new secret and returns it; deliveries are signed with the previous one too until the overlap ends';
+
 CREATE FUNCTION webhooks.list_deliveries(
     webhook_id text, state text = NULL, page_limit integer = 20, page_offset integer = 0
 ) RETURNS jsonb LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'list_deliveries_wrapper';

@@ -255,6 +255,26 @@ COMMENT ON COLUMN webhooks.worker_state.last_error_at IS 'When';
 COMMENT ON COLUMN webhooks.worker_state.health_at IS 'When system.health was last emitted';
 COMMENT ON COLUMN webhooks.worker_state.analytics_at IS 'Until when analytics.update has been emitted';
 
+CREATE TABLE webhooks.api_key (
+    id           uuid        PRIMARY KEY,
+    name         text        NOT NULL,
+    owner        text        NOT NULL,
+    hash         bytea       NOT NULL,
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz,
+    last_used_at timestamptz,
+    revoked_at   timestamptz
+) USING heap WITH (fillfactor = 50);
+COMMENT ON TABLE  webhooks.api_key IS 'API keys: what is known of each, but not the key';
+COMMENT ON COLUMN webhooks.api_key.id IS 'UUID version 7; shown as key_ and 32 hex digits, which is the token''s jti';
+COMMENT ON COLUMN webhooks.api_key.name IS 'For people: what it is for';
+COMMENT ON COLUMN webhooks.api_key.owner IS 'Whose webhooks it is for';
+COMMENT ON COLUMN webhooks.api_key.hash IS 'SHA-256 of the whole token';
+COMMENT ON COLUMN webhooks.api_key.created_at IS 'When it was created';
+COMMENT ON COLUMN webhooks.api_key.expires_at IS 'From when on it is not accepted; NULL: it does not expire';
+COMMENT ON COLUMN webhooks.api_key.last_used_at IS 'When it was last seen, written down by the worker some time later';
+COMMENT ON COLUMN webhooks.api_key.revoked_at IS 'When it was revoked; NULL: it is not';
+
 CREATE TABLE webhooks.home (
     database oid PRIMARY KEY
 ) USING heap;
@@ -278,6 +298,7 @@ SELECT pg_catalog.pg_extension_config_dump('webhooks.webhook', '');
 SELECT pg_catalog.pg_extension_config_dump('webhooks.disabled', '');
 SELECT pg_catalog.pg_extension_config_dump('webhooks.webhook_stats', '');
 SELECT pg_catalog.pg_extension_config_dump('webhooks.creation', '');
+SELECT pg_catalog.pg_extension_config_dump('webhooks.api_key', '');
 SELECT pg_catalog.pg_extension_config_dump('webhooks.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('webhooks.queue', '');
 SELECT pg_catalog.pg_extension_config_dump('webhooks.set_aside', '');

@@ -29,11 +29,16 @@ CREATE FUNCTION webhooks.wants(
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
     'Whether a webhook with these events, owner and filters gets an event with this type, owner and content';
 
+-- Views whose readers are not the owner of the tables show nothing unless may_read() says so, once for each
+-- statement; security_barrier keeps conditions of the reader's from being tried on rows before. Views for our
+-- own functions alone read with the rights of whoever reads them.
+
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands
 -- for it. Which events are for a webhook by their time is judged as crates/schedule/src/lifetime.rs does. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
-CREATE VIEW webhooks.pending AS
+CREATE VIEW webhooks.pending WITH (security_barrier) AS
 SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
   FROM webhooks.queue q
+ WHERE webhooks.may_read()
 UNION ALL
 SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.created_at
   FROM (SELECT o.id, o.xid FROM webhooks.outbox o WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 10000) o
@@ -50,7 +55,8 @@ SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.crea
                            FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation) p (at, under, over)
              WHERE e.created_at >= p.at AND NOT pg_visible_in_snapshot(o.xid, p.under)
                AND (NOT p.over OR (e.created_at <= w.resumed_at AND pg_visible_in_snapshot(o.xid, w.resumed_under))))
-        AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject));
+        AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject))
+ WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.pending IS 'Deliveries that have not ended';
 COMMENT ON COLUMN webhooks.pending.id IS 'The delivery';
 COMMENT ON COLUMN webhooks.pending.event_id IS 'Its event';
@@ -61,7 +67,7 @@ COMMENT ON COLUMN webhooks.pending.last_status IS 'HTTP status of the last attem
 COMMENT ON COLUMN webhooks.pending.last_error IS 'Why the last attempt failed';
 COMMENT ON COLUMN webhooks.pending.created_at IS 'When the delivery was made';
 
-CREATE VIEW webhooks.deliveries AS
+CREATE VIEW webhooks.deliveries WITH (security_barrier) AS
 SELECT webhooks.format_id('delivery', q.id)          AS id,
        webhooks.format_id('event', q.event_id)       AS event_id,
        webhooks.format_id('webhook', q.webhook_id)   AS webhook_id,
@@ -76,6 +82,7 @@ SELECT webhooks.format_id('delivery', q.id)          AS id,
   FROM webhooks.pending q
   LEFT JOIN webhooks.event e ON e.id = q.event_id
   LEFT JOIN webhooks.webhook w ON w.id = q.webhook_id
+ WHERE webhooks.may_read()
 UNION ALL
 SELECT webhooks.format_id('delivery', d.id),
        webhooks.format_id('event', d.event_id),
@@ -89,7 +96,8 @@ SELECT webhooks.format_id('delivery', d.id),
        d.created_at,
        d.completed_at
   FROM webhooks.delivery d
-  LEFT JOIN webhooks.event e ON e.id = d.event_id;
+  LEFT JOIN webhooks.event e ON e.id = d.event_id
+ WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.deliveries IS 'Every delivery: what waits and, until retention removes it, what has ended';
 COMMENT ON COLUMN webhooks.deliveries.id IS 'delivery_ and 32 hex digits, the X-Lanonasis-Delivery header';
 COMMENT ON COLUMN webhooks.deliveries.event_id IS 'event_ and 32 hex digits, the webhook-id header';
@@ -103,7 +111,7 @@ COMMENT ON COLUMN webhooks.deliveries.last_error IS 'Why the last attempt failed
 COMMENT ON COLUMN webhooks.deliveries.created_at IS 'When the delivery was made';
 COMMENT ON COLUMN webhooks.deliveries.completed_at IS 'When it ended';
 
-CREATE VIEW webhooks.attempts AS
+CREATE VIEW webhooks.attempts WITH (security_barrier) AS
 SELECT webhooks.format_id('delivery', a.delivery_id) AS delivery_id,
        a.attempt,
        a.started_at,
@@ -112,6 +120,7 @@ SELECT webhooks.format_id('delivery', a.delivery_id) AS delivery_id,
        a.error,
        a.response_excerpt
   FROM webhooks.attempt a
+ WHERE webhooks.may_read()
 UNION ALL
 SELECT webhooks.format_id('delivery', d.id),
        d.attempts,
@@ -121,7 +130,7 @@ SELECT webhooks.format_id('delivery', d.id),
        d.error,
        d.response_excerpt
   FROM webhooks.delivery d
- WHERE d.started_at IS NOT NULL;
+ WHERE d.started_at IS NOT NULL AND webhooks.may_read();
 COMMENT ON VIEW   webhooks.attempts IS 'Every request that was made, until retention removes it';
 COMMENT ON COLUMN webhooks.attempts.delivery_id IS 'webhooks.deliveries.id';
 COMMENT ON COLUMN webhooks.attempts.attempt IS 'Counts from 1';
@@ -131,7 +140,7 @@ COMMENT ON COLUMN webhooks.attempts.status IS 'HTTP status, or NULL when there w
 COMMENT ON COLUMN webhooks.attempts.error IS 'Why it failed, or a remark';
 COMMENT ON COLUMN webhooks.attempts.response_excerpt IS 'The first KiB of the answer';
 
-CREATE VIEW webhooks.status AS
+CREATE VIEW webhooks.status WITH (security_barrier) AS
 SELECT k.pid,
        k.state,
        (SELECT count(*) FROM webhooks.queue) + (SELECT count(*) FROM webhooks.outbox o WHERE o.command IS NULL) AS backlog,
@@ -146,7 +155,8 @@ SELECT k.pid,
        s.last_error_at,
        k.truncated_total,
        (SELECT count(*) FROM webhooks.set_aside) AS set_aside
-  FROM webhooks.worker() k, webhooks.worker_state s;
+  FROM webhooks.worker() k, webhooks.worker_state s
+ WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.status IS 'The worker of this database and what waits; one row';
 COMMENT ON COLUMN webhooks.status.pid IS 'Process id of the worker, or NULL';
 COMMENT ON COLUMN webhooks.status.state IS 'running, or why not';
@@ -160,7 +170,7 @@ COMMENT ON COLUMN webhooks.status.last_error_at IS 'When';
 COMMENT ON COLUMN webhooks.status.truncated_total IS 'Rows that could not be rendered whole, since the server started';
 COMMENT ON COLUMN webhooks.status.set_aside IS 'Rows that the worker passes over: see webhooks.set_aside';
 
-CREATE VIEW webhooks.webhook_object AS
+CREATE VIEW webhooks.webhook_object WITH (security_invoker) AS
 SELECT w.id,
        w.owner,
        w.active AND d.webhook_id IS NULL AS active,
@@ -194,7 +204,7 @@ COMMENT ON COLUMN webhooks.webhook_object.active IS 'Switched on, and not switch
 COMMENT ON COLUMN webhooks.webhook_object.events IS 'What it subscribes to';
 COMMENT ON COLUMN webhooks.webhook_object.object IS 'The object';
 
-CREATE VIEW webhooks.delivery_object AS
+CREATE VIEW webhooks.delivery_object WITH (security_invoker) AS
 SELECT q.id, q.event_id, q.webhook_id, q.created_at, CASE WHEN w.id IS NULL THEN 'cancelled' ELSE 'pending' END AS state,
        jsonb_build_object(
            'id', webhooks.format_id('delivery', q.id),
@@ -237,7 +247,7 @@ COMMENT ON COLUMN webhooks.delivery_object.created_at IS 'When it was made';
 COMMENT ON COLUMN webhooks.delivery_object.state IS 'pending, delivered, failed or cancelled';
 COMMENT ON COLUMN webhooks.delivery_object.object IS 'The object';
 
-CREATE VIEW webhooks.attached AS
+CREATE VIEW webhooks.attached WITH (security_barrier) AS
 SELECT t.tgrelid::regclass AS table_name,
        split_part(encode(t.tgargs, 'escape'), '\000', 1) AS object,
        split_part(encode(t.tgargs, 'escape'), '\000', 2) AS id_column,
@@ -249,7 +259,8 @@ SELECT t.tgrelid::regclass AS table_name,
   FROM pg_catalog.pg_trigger t
  WHERE t.tgfoid = 'webhooks.emit_changes'::regproc
    AND t.tgparentid = 0
-   AND t.tgname = 'webhooks_emit_insert';
+   AND t.tgname = 'webhooks_emit_insert'
+   AND webhooks.may_read();
 COMMENT ON VIEW   webhooks.attached IS 'Tables whose changes are emitted. The triggers themselves hold the settings, so that they go with the table through rename, dump and restore';
 COMMENT ON COLUMN webhooks.attached.table_name IS 'The table';
 COMMENT ON COLUMN webhooks.attached.object IS 'What a row is called: memory emits memory.created and so on';
@@ -257,3 +268,22 @@ COMMENT ON COLUMN webhooks.attached.id_column IS 'The column that becomes data.i
 COMMENT ON COLUMN webhooks.attached.owner_column IS 'The column that holds the owner of a row';
 COMMENT ON COLUMN webhooks.attached.soft_delete_column IS 'The column that is NULL while a row is not deleted';
 COMMENT ON COLUMN webhooks.attached.exclude_columns IS 'Columns that are never sent';
+
+CREATE VIEW webhooks.api_keys WITH (security_barrier) AS
+SELECT webhooks.format_id('key', k.id) AS id,
+       k.name,
+       k.owner,
+       k.created_at,
+       k.expires_at,
+       k.last_used_at,
+       k.revoked_at
+  FROM webhooks.api_key k
+ WHERE webhooks.may_administer();
+COMMENT ON VIEW   webhooks.api_keys IS 'API keys, without the keys; for administrators';
+COMMENT ON COLUMN webhooks.api_keys.id IS 'key_ and 32 hex digits, as revoke_api_key() takes it';
+COMMENT ON COLUMN webhooks.api_keys.name IS 'For people: what it is for';
+COMMENT ON COLUMN webhooks.api_keys.owner IS 'Whose webhooks it is for';
+COMMENT ON COLUMN webhooks.api_keys.created_at IS 'When it was created';
+COMMENT ON COLUMN webhooks.api_keys.expires_at IS 'From when on it is not accepted; NULL: it does not expire';
+COMMENT ON COLUMN webhooks.api_keys.last_used_at IS 'When it was last seen, some seconds late';
+COMMENT ON COLUMN webhooks.api_keys.revoked_at IS 'When it was revoked; NULL: it is not';

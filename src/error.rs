@@ -2,6 +2,7 @@
 //!
 //! Main thread only. `raise` is the one way out.
 
+use crate::access::Refusal;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use thiserror::Error;
@@ -19,8 +20,14 @@ pub(crate) enum Error {
     #[error("{what} \"{id}\" does not exist")]
     Absent { what: &'static str, id: String },
     /// The caller may not do this.
-    #[error("permission denied for {0}")]
-    Denied(&'static str),
+    #[error("{message}")]
+    Denied { message: String, hint: String },
+    /// The request has no owner that is to be believed.
+    #[error("permission denied: {0}")]
+    Refused(#[from] Refusal),
+    /// There is no such role.
+    #[error("role \"{0}\" does not exist")]
+    NoRole(String),
     /// The caller does not own the table.
     #[error("must be owner of table {0}")]
     NotOwner(String),
@@ -88,11 +95,27 @@ impl Error {
         }
     }
 
+    /// Permission denied for something.
+    pub(crate) fn denied(what: &str, hint: impl Into<String>) -> Self {
+        Self::denied_message(format!("permission denied for {what}"), hint)
+    }
+
+    /// Permission denied, in other words.
+    pub(crate) fn denied_message(message: String, hint: impl Into<String>) -> Self {
+        Self::Denied {
+            message,
+            hint: hint.into(),
+        }
+    }
+
     fn code(&self) -> PgSqlErrorCode {
         match self {
             Self::Invalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::Absent { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
-            Self::Denied(_) | Self::NotOwner(_) => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::Denied { .. } | Self::Refused(_) | Self::NotOwner(_) => {
+                PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
+            }
+            Self::NoRole(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
             Self::NoColumn { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
             Self::State { .. } | Self::NotPreloaded | Self::Mismatch => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
@@ -111,8 +134,11 @@ impl Error {
             | Self::WrongObject { hint, .. }
             | Self::Limit { hint, .. } => hint.clone(),
             Self::Absent { what: "table", .. } => Some("Give the name of a table.".to_owned()),
+            Self::Absent { what: "key", .. } => Some("The view webhooks.api_keys shows the ids.".to_owned()),
             Self::Absent { what, .. } => Some(format!("webhooks.list_webhooks() and webhooks.list_deliveries() show the ids; the {what} may have been deleted.")),
-            Self::Denied(_) => Some("A superuser may; other roles need webhooks.grant_access().".to_owned()),
+            Self::Denied { hint, .. } => Some(hint.clone()),
+            Self::Refused(refusal) => Some(refusal.hint().to_owned()),
+            Self::NoRole(_) => Some("Create it with CREATE ROLE, or name one that pg_roles shows.".to_owned()),
             Self::NotPreloaded => Some("Set shared_preload_libraries = 'webhooks' in postgresql.conf and restart the server.".to_owned()),
             Self::Mismatch => Some("Run ALTER EXTENSION webhooks UPDATE, or install the library that belongs to this version.".to_owned()),
             Self::NotOwner(_) => Some("Only the owner of a table may attach or detach it.".to_owned()),

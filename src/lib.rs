@@ -11,6 +11,8 @@ mod access;
 mod emit;
 mod error;
 mod functions;
+mod guard;
+mod key_uses;
 mod launcher;
 mod seam;
 mod settings;
@@ -27,7 +29,12 @@ extension_sql_file!(
     name = "functions",
     requires = ["schema"]
 );
-extension_sql_file!("../sql/views.sql", name = "views", requires = ["functions"]);
+extension_sql_file!(
+    "../sql/access.sql",
+    name = "access",
+    requires = ["functions"]
+);
+extension_sql_file!("../sql/views.sql", name = "views", requires = ["access"]);
 extension_sql_file!(
     "../sql/grants.sql",
     name = "grants",
@@ -45,6 +52,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::register();
     if serving {
         shmem::register();
+        guard::register();
         launcher::register();
     }
 }

@@ -3,6 +3,10 @@
 //! Main thread only. None can be changed by a tenant: each is SUSET (also per database or role, by a
 //! superuser) or SIGHUP (for the whole server).
 
+mod jwt_secret;
+
+pub(crate) use jwt_secret::jwt_secret;
+
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CStr, CString};
 use std::time::Duration;
@@ -32,7 +36,6 @@ static USER_AGENT: GucSetting<Text> = GucSetting::<Text>::new(Some(c"Lanonasis-W
 static CA_FILE: GucSetting<Text> = GucSetting::<Text>::new(Some(c""));
 static OWNER_CLAIM: GucSetting<Text> = GucSetting::<Text>::new(Some(c"sub"));
 static API_ROLE: GucSetting<Text> = GucSetting::<Text>::new(Some(c""));
-static JWT_SECRET: GucSetting<Text> = GucSetting::<Text>::new(Some(c""));
 
 const NO_FLAGS: GucFlags = GucFlags::empty();
 
@@ -149,14 +152,6 @@ check_hook!(check_agent, |value: &str| {
         Err("it is a header's value: visible ASCII characters and spaces".to_owned())
     }
 });
-check_hook!(check_jwt_secret, |value: &str| {
-    if value.is_empty() || value.len() >= 32 {
-        Ok(())
-    } else {
-        Err("it must have at least 32 bytes".to_owned())
-    }
-});
-
 /// Registers every setting. To be called once, from `_PG_init`.
 pub(crate) fn register() {
     const DAY: i32 = 86_400;
@@ -326,32 +321,9 @@ pub(crate) fn register() {
         &API_ROLE,
         None,
     );
-    // SAFETY: as in text(); the show hook returns a static string.
-    unsafe {
-        pgrx::pg_sys::DefineCustomStringVariable(
-            c"webhooks.jwt_secret".as_ptr(),
-            c"Secret that API keys are signed with.".as_ptr(),
-            c"At least 32 bytes; PostgREST's jwt-secret must be the same.".as_ptr(),
-            JWT_SECRET.as_ptr(),
-            c"".as_ptr(),
-            GucContext::Sighup as isize as _,
-            (GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL).bits(),
-            Some(check_jwt_secret),
-            None,
-            Some(show_masked),
-        );
-        pgrx::pg_sys::MarkGUCPrefixReserved(c"webhooks".as_ptr());
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn show_masked() -> *const std::ffi::c_char {
-    let set = JWT_SECRET.get().is_some_and(|secret| !secret.is_empty());
-    if set {
-        c"********".as_ptr()
-    } else {
-        c"".as_ptr()
-    }
+    jwt_secret::register();
+    // SAFETY: the prefix is NUL-terminated.
+    unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"webhooks".as_ptr()) }
 }
 
 fn string(it: &GucSetting<Text>) -> String {
@@ -462,4 +434,9 @@ impl Settings {
 /// `webhooks.owner_claim`: the claim that names the owner.
 pub(crate) fn owner_claim() -> String {
     string(&OWNER_CLAIM)
+}
+
+/// `webhooks.api_role`: the role in new API keys; `None`: it is not set.
+pub(crate) fn api_role() -> Option<String> {
+    Some(string(&API_ROLE)).filter(|role| !role.is_empty())
 }

@@ -4,6 +4,7 @@
 //! from the moment its `database` is set, by compare-and-swap, until the launcher clears it. A worker owns
 //! its slot's `pid` in the same way, which is what makes it the only one of its database.
 
+use crate::key_uses::KeyUses;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -87,6 +88,8 @@ pub(crate) struct Slot {
 #[repr(C)]
 pub(crate) struct Shared {
     launcher_plus_one: AtomicI32,
+    /// Uses of API keys that are to be written down.
+    pub(crate) uses: KeyUses,
     pub(crate) slots: [Slot; SLOTS],
 }
 

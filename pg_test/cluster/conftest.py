@@ -20,6 +20,7 @@ pytest.register_assert_rewrite("database", "signatures", "receiver")
 from database import Database, Sink  # noqa: E402
 from processes import JavaScript  # noqa: E402
 from receiver import Receiver  # noqa: E402
+from requests_as import SECRET, Keys  # noqa: E402
 from server import Server  # noqa: E402
 
 LOG_TAIL = 60
@@ -138,7 +139,7 @@ def make_database(request, cluster):
 
     with _configured(request, cluster):
         yield make
-        for database in made:
+        for database in reversed(made):  # a restored one depends on the roles of the first
             database.drop()
 
 
@@ -160,6 +161,16 @@ def shared_db(cluster):
     database = Database(cluster)
     yield database
     database.drop()
+
+
+@pytest.fixture
+def keys(cluster, db):
+    """API keys: a secret that they are signed with, and a role for them with the right api."""
+    role = db.role()
+    db.grant(role, "api")
+    with cluster.configured({"webhooks.jwt_secret": SECRET, "webhooks.api_role": role}):
+        db.wait_until("SELECT current_setting('webhooks.api_role')", role)
+        yield Keys(db, role)
 
 
 # Receivers

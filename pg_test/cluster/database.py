@@ -81,12 +81,14 @@ class Database:
             self.execute(f"GRANT {grant} TO {name}")
         return name
 
-    def as_owner(self, owner):
-        """A session as PostgREST has it: it connected with rights, gave them up, and carries the owner's claims.
+    def grant(self, role, *rights):
+        for right in rights:
+            self.execute("SELECT webhooks.grant_access(%s, %s)", role, right)
 
-        Until grant_access() is there, what it gives a role is granted by hand.
-        """
-        role = self.role("USAGE ON SCHEMA webhooks", "EXECUTE ON ALL FUNCTIONS IN SCHEMA webhooks")
+    def as_owner(self, owner):
+        """A session as PostgREST has it: it connected with rights, gave them up, and carries the owner's claims."""
+        role = self.role()
+        self.grant(role, "api")
         session = self.connect()
         session.execute(f"SET ROLE {role}")
         session.execute("SELECT set_config('request.jwt.claims', %s, false)", [json.dumps({"sub": owner})])

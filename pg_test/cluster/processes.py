@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -54,6 +55,16 @@ class Application:
             assert time.monotonic() < deadline, f"{len(found)} of {n} after {timeout} s: {found}"
             time.sleep(0.02)
         return found
+
+    def verifies(self, request):
+        """Whether it accepts a request that another receiver got."""
+        again = urllib.request.Request(self.url, request.body, dict(request.headers), method="POST")
+        try:
+            with urllib.request.urlopen(again, timeout=10):
+                return True
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
 
     def stop(self):
         self.process.kill()

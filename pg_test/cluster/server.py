@@ -184,6 +184,13 @@ class Server:
             log.seek(since)
             return log.read().decode(errors="replace")
 
+    def wait_for_log(self, words, since=0, timeout=10):
+        """Waits until the log says something."""
+        deadline = time.monotonic() + timeout
+        while words not in self.log(since):
+            assert time.monotonic() < deadline, f"no {words!r} in the log after {timeout} s:\n{self.log(since)}"
+            time.sleep(0.01)
+
     def alarms(self, since=0):
         """Lines of the log that no run may have."""
         return [line for line in self.log(since).splitlines() if any(alarm in line for alarm in ALARMS)]

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 from receiver import Answer
+from requests_as import bearer, tell
 
 
 @pytest.fixture
@@ -41,6 +42,26 @@ def test_a_restored_database_has_the_webhooks_and_goes_on_capturing(db, receiver
     assert (request.json["type"], request.json["webhook_id"]) == ("note.created", webhook["id"])
     other.settle()
     assert len(receiver.to()) == 1
+
+
+def test_a_restored_database_has_the_rights_and_keys(db, keys, restored):
+    reader = db.role()
+    db.grant(reader, "read")
+    db.create_webhook("http://127.0.0.1:9/hook", owner="alice")
+    key, ended = keys.create("alice"), keys.create("alice")
+    keys.revoke(ended)
+    other = restored()
+    assert other.one("SELECT state FROM webhooks.status", session=other.connect(user=reader))
+    session = other.connect(user=keys.role_that_logs_in())
+    session.execute(f"SET ROLE {keys.role}")
+    tell(session, headers=bearer(key["key"]))
+    assert len(other.one("SELECT webhooks.list_webhooks()", session=session)["webhooks"]) == 1
+    tell(session, headers=bearer(ended["key"]))
+    other.fails("SELECT webhooks.list_webhooks()", state="42501", says="revoked", session=session)
+    other.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA webhooks TO {keys.role}")
+    assert other.rows("SELECT * FROM webhooks.webhook", session=session) == []
+    nobody = other.connect(user=db.role())
+    other.fails("SELECT webhooks.list_webhooks()", state="42501", hint=False, session=nobody)
 
 
 @pytest.mark.slow

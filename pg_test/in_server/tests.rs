@@ -314,7 +314,11 @@ fn every_object_of_the_schema_has_a_comment() {
                 AND col_description(c.oid, a.attnum) IS NULL
              UNION ALL
              SELECT 'function ' || p.proname FROM pg_proc p
-              WHERE p.pronamespace = 'webhooks'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL) x",
+              WHERE p.pronamespace IN ('webhooks'::regnamespace, 'webhooks_api'::regnamespace)
+                AND obj_description(p.oid, 'pg_proc') IS NULL
+             UNION ALL
+             SELECT 'type ' || t.typname FROM pg_type t
+              WHERE t.typnamespace = 'webhooks'::regnamespace AND t.typtype = 'd' AND obj_description(t.oid, 'pg_type') IS NULL) x",
     );
     assert_eq!(bare, json!([]));
 }
@@ -328,9 +332,14 @@ fn public_has_no_right_on_anything() {
                 AND has_table_privilege('public', c.oid, 'SELECT, INSERT, UPDATE, DELETE')
              UNION ALL
              SELECT p.proname::text FROM pg_proc p
-              WHERE p.pronamespace = 'webhooks'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
+              WHERE p.pronamespace IN ('webhooks'::regnamespace, 'webhooks_api'::regnamespace)
+                AND has_function_privilege('public', p.oid, 'EXECUTE')
              UNION ALL
-             SELECT 'schema' WHERE has_schema_privilege('public', 'webhooks', 'USAGE')) x",
+             SELECT t.typname::text FROM pg_type t
+              WHERE t.typnamespace = 'webhooks'::regnamespace AND t.typtype = 'd' AND has_type_privilege('public', t.oid, 'USAGE')
+             UNION ALL
+             SELECT n.nspname::text FROM pg_namespace n
+              WHERE n.nspname LIKE 'webhooks%' AND has_schema_privilege('public', n.oid, 'USAGE')) x",
     );
     assert_eq!(open, json!([]));
 }

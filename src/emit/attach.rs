@@ -4,7 +4,7 @@
 use crate::access;
 use crate::error::{Error, reply};
 use crate::functions::register_event_type_as_owner as register;
-use crate::seam::owner::{as_owner, set_local};
+use crate::seam::owner::as_owner;
 use pgrx::prelude::*;
 use pgrx::{Spi, pg_sys};
 use std::ffi::{CStr, CString};
@@ -187,32 +187,82 @@ impl Table {
 
     /// Drops our triggers; with arguments, makes them anew.
     fn replace_triggers(&self, arguments: Option<&[String]>) -> Result<(), Error> {
-        let table = format!("{}.{}", quote(&self.schema), quote(&self.name));
+        // SAFETY: in a transaction; the lock is the one that CREATE TRIGGER takes, and whoever owns the table
+        // may take it.
+        unsafe { pg_sys::LockRelationOid(self.oid, pg_sys::ShareRowExclusiveLock as i32) }
+        // It may have another name or owner since it was looked at. Now it keeps them.
+        let locked = Self::of(Some(self.oid))?;
         as_owner(|| {
-            // "trigger does not exist, skipping" is nobody's news.
-            set_local(c"client_min_messages", c"warning");
-            for (trigger, operation) in TRIGGERS {
-                Spi::run(&format!("DROP TRIGGER IF EXISTS {trigger} ON {table}"))?;
-                let Some(arguments) = arguments else { continue };
-                let arguments: Vec<String> = arguments.iter().map(|it| literal(it)).collect();
-                // Transition tables do not reach partitions; row triggers do, later ones included.
-                let how = if self.kind == pg_sys::RELKIND_PARTITIONED_TABLE {
-                    "FOR EACH ROW".to_owned()
-                } else {
-                    let tables = match operation {
-                        "INSERT" => "NEW TABLE AS webhooks_new",
-                        "UPDATE" => "OLD TABLE AS webhooks_old NEW TABLE AS webhooks_new",
-                        _ => "OLD TABLE AS webhooks_old",
-                    };
-                    format!("REFERENCING {tables} FOR EACH STATEMENT")
-                };
-                Spi::run(&format!(
-                    "CREATE TRIGGER {trigger} AFTER {operation} ON {table} {how} EXECUTE FUNCTION webhooks.emit_changes({})",
-                    arguments.join(", ")
-                ))?;
+            for (trigger, _) in TRIGGERS {
+                locked.drop_trigger(trigger);
             }
-            Ok(())
+            match arguments {
+                Some(arguments) => locked.create_triggers(arguments),
+                None => Ok(()),
+            }
         })
+    }
+
+    fn create_triggers(&self, arguments: &[String]) -> Result<(), Error> {
+        let table = format!("{}.{}", quote(&self.schema), quote(&self.name));
+        let arguments: Vec<String> = arguments.iter().map(|it| literal(it)).collect();
+        for (trigger, operation) in TRIGGERS {
+            // Transition tables do not reach partitions; row triggers do, later ones included.
+            let how = if self.kind == pg_sys::RELKIND_PARTITIONED_TABLE {
+                "FOR EACH ROW".to_owned()
+            } else {
+                let tables = match operation {
+                    "INSERT" => "NEW TABLE AS webhooks_new",
+                    "UPDATE" => "OLD TABLE AS webhooks_old NEW TABLE AS webhooks_new",
+                    _ => "OLD TABLE AS webhooks_old",
+                };
+                format!("REFERENCING {tables} FOR EACH STATEMENT")
+            };
+            Spi::run(&format!(
+                "CREATE TRIGGER {trigger} AFTER {operation} ON {table} {how} EXECUTE FUNCTION webhooks.emit_changes({})",
+                arguments.join(", ")
+            ))?;
+            // The table is locked, but not the name of its schema, by which the statement has found it.
+            if self.trigger(trigger).is_none() {
+                return Err(Error::State {
+                    message: format!("table {table} was moved while it was attached"),
+                    hint: Some("Attach it again.".to_owned()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_trigger(&self, name: &str) {
+        const WHOLE: i32 = 0;
+        const NOTHING_SPECIAL: i32 = 0;
+        let Some(oid) = self.trigger(name) else {
+            return;
+        };
+        let trigger = pg_sys::ObjectAddress {
+            classId: pg_sys::TriggerRelationId,
+            objectId: oid,
+            objectSubId: WHOLE,
+        };
+        // SAFETY: in a transaction that holds the lock of the table; the trigger exists. What follows must see
+        // that it does no more.
+        unsafe {
+            pg_sys::performDeletion(
+                &raw const trigger,
+                pg_sys::DropBehavior::DROP_RESTRICT,
+                NOTHING_SPECIAL,
+            );
+            pg_sys::CommandCounterIncrement();
+        }
+    }
+
+    /// Oid of a trigger of this very table.
+    fn trigger(&self, name: &str) -> Option<pg_sys::Oid> {
+        const MISSING_IS_FINE: bool = true;
+        let name = CString::new(name).ok()?;
+        // SAFETY: a look-up in a transaction; the name is NUL-terminated.
+        let oid = unsafe { pg_sys::get_trigger_oid(self.oid, name.as_ptr(), MISSING_IS_FINE) };
+        (oid != pg_sys::InvalidOid).then_some(oid)
     }
 }
 

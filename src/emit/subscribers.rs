@@ -6,11 +6,10 @@
 //! this holds in REPEATABLE READ too.
 
 use crate::error::Error;
-use crate::seam::owner;
-use pgrx::{FromDatum, pg_sys};
+use crate::seam::{owner, scan};
+use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::ffi::CStr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use uuid::Uuid;
@@ -118,7 +117,7 @@ fn load() -> Result<(), Error> {
     // What is invalidated while the table is read is read again next time.
     VALID.store(true, Ordering::Relaxed);
     let mut off: HashMap<Uuid, i32> = HashMap::new();
-    scan(disabled, |row| {
+    scan::all(disabled, |row| {
         if let (Some(id), Some(activation)) =
             (row.uuid(c"webhook_id"), row.get::<i32>(c"activation"))
         {
@@ -126,7 +125,7 @@ fn load() -> Result<(), Error> {
         }
     });
     let mut active = Vec::new();
-    scan(webhook, |row| {
+    scan::all(webhook, |row| {
         let (Some(id), Some(events)) = (row.uuid(c"id"), row.get::<Vec<String>>(c"events")) else {
             return;
         };
@@ -143,63 +142,4 @@ fn load() -> Result<(), Error> {
         }
     });
     Ok(())
-}
-
-struct Row {
-    table: pg_sys::Oid,
-    tuple: pg_sys::HeapTuple,
-    columns: pg_sys::TupleDesc,
-}
-
-impl Row {
-    fn get<T: FromDatum>(&self, name: &CStr) -> Option<T> {
-        let mut is_null = true;
-        // SAFETY: the tuple is the scan's current one, the description its table's; our own schema says
-        // what type the column has.
-        unsafe {
-            let column = i32::from(pg_sys::get_attnum(self.table, name.as_ptr()));
-            if column <= 0 {
-                return None;
-            }
-            let datum = pg_sys::heap_getattr(self.tuple, column, self.columns, &mut is_null);
-            T::from_datum(datum, is_null)
-        }
-    }
-
-    fn uuid(&self, name: &CStr) -> Option<Uuid> {
-        self.get::<pgrx::Uuid>(name)
-            .map(|id| Uuid::from_bytes(*id.as_bytes()))
-    }
-}
-
-/// Reads a table of ours whole, under the latest snapshot.
-fn scan(table: pg_sys::Oid, mut each: impl FnMut(&Row)) {
-    // SAFETY: in a transaction; everything that is opened is closed, and by the transaction's end if an
-    // ERROR comes between.
-    unsafe {
-        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            pg_sys::InvalidOid,
-            false,
-            snapshot,
-            0,
-            std::ptr::null_mut(),
-        );
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            each(&Row {
-                table,
-                tuple,
-                columns: (*relation).rd_att,
-            });
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::UnregisterSnapshot(snapshot);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
-    }
 }

@@ -1,5 +1,6 @@
 //! Deliveries: list, get, retry, replay.
 
+use super::quotas::{self, Bound};
 use super::{page, pagination, parse_id, required, webhooks::must_exist};
 use crate::access::{self, Caller};
 use crate::emit::store::Store;
@@ -7,7 +8,7 @@ use crate::error::{Error, reply};
 use crate::seam::clock;
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Connection, Statement, arg};
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_sys};
@@ -130,11 +131,6 @@ static QUEUE: Statement = Statement::new(
         FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS u(id, event_id, n)",
     &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID, pg_sys::UUIDOID, pg_sys::INT8OID],
 );
-static PENDING_OF_OWNER: Statement = Statement::new(
-    c"SELECT pg_catalog.count(*) FROM webhooks.pending q JOIN webhooks.webhook w ON w.id = q.webhook_id WHERE w.owner = $1",
-    &[pg_sys::TEXTOID],
-);
-
 /// The states a delivery may be asked for by.
 const STATES: &[&str] = &["pending", "delivered", "failed", "cancelled"];
 
@@ -231,6 +227,7 @@ fn retry_delivery(delivery_id: Option<&str>) -> JsonB {
                     }
                     Some(_) => {}
                 }
+                quotas::must_have_room(spi, &Bound::from(&caller))?;
                 let seq = clock::unix_ms().saturating_mul(1_000);
                 let rows = spi.write(
                     &RETRY,
@@ -270,9 +267,9 @@ fn replay(
         as_owner(|| {
             sql::connect(|spi| {
                 must_exist(spi, webhook, caller.owner())?;
-                check_pending(spi, &caller)?;
-                let queued =
-                    replay_events(spi, webhook, (since, until), only_failed.unwrap_or(false))?;
+                let room = quotas::room(spi, &Bound::from(&caller))?;
+                let only_failed = only_failed.unwrap_or(false);
+                let queued = replay_events(spi, webhook, (since, until), only_failed, room)?;
                 if queued > 0 {
                     tell_worker(webhook)?;
                 }
@@ -294,28 +291,6 @@ fn tell_worker(webhook: Uuid) -> Result<(), Error> {
     let mut store = Store::open()?;
     store.add_queued(webhook);
     store.close();
-    Ok(())
-}
-
-/// Fails if the caller's owner has too much waiting.
-fn check_pending(spi: &Connection, caller: &Caller) -> Result<(), Error> {
-    let most = settings::max_pending_per_owner();
-    let (Caller::Owner(owner), true) = (caller, most > 0) else {
-        return Ok(());
-    };
-    let pending: i64 = spi
-        .write(&PENDING_OF_OWNER, &[arg(owner.as_str())])
-        .get(0, 1)
-        .unwrap_or(0);
-    if pending >= i64::from(most) {
-        return Err(Error::Limit {
-            message: format!("too many pending deliveries: at most {most} for each owner"),
-            hint: Some(
-                "Wait until some have been delivered, or delete webhooks that do not answer."
-                    .to_owned(),
-            ),
-        });
-    }
     Ok(())
 }
 
@@ -378,6 +353,7 @@ fn replay_events(
     webhook: Uuid,
     (since, until): (pg_sys::TimestampTz, pg_sys::TimestampTz),
     only_failed: bool,
+    room: Option<i64>,
 ) -> Result<i64, Error> {
     let rows = spi.write(&WEBHOOK, &[sql::uuid(webhook)]);
     let owner: Option<String> = rows.get(0, 1);
@@ -460,6 +436,9 @@ fn replay_events(
                 .map(|&event| id::delivery(event, webhook, generation))
                 .collect::<Vec<_>>();
             let count = chosen.len() as i64;
+            if room.is_some_and(|room| queued + count > room) {
+                return Err(quotas::full());
+            }
             spi.write(
                 &QUEUE,
                 &[

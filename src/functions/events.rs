@@ -1,8 +1,9 @@
 //! Events by function: emit, search_performed, user_activity, send_test, register_event_type; sign and
 //! verify.
 
+use super::quotas::{self, Bound};
 use super::{parse_id, parsed, required, webhooks::must_exist};
-use crate::access::{self, Caller};
+use crate::access::{self, Emitter};
 use crate::emit::store::{NewEvent, Store};
 use crate::emit::subscribers::{self, Audience};
 use crate::error::{Error, reply};
@@ -34,7 +35,7 @@ static REGISTER: Statement = Statement::new(
 #[pg_extern(sql = false)]
 fn emit(event_type: Option<&str>, data: Option<JsonbText>, owner: Option<&str>) -> Option<String> {
     reply((|| {
-        let owner = emitter("emit()", owner)?;
+        let sender = Sender::of("emit()", event_type.unwrap_or_default(), owner)?;
         let event_type = required(event_type, "event_type")?;
         must_be_known(event_type)?;
         let data = required(data, "data")?.0;
@@ -44,7 +45,7 @@ fn emit(event_type: Option<&str>, data: Option<JsonbText>, owner: Option<&str>) 
                 "For example {\"object\": \"note\", \"id\": \"7\"}.",
             ));
         }
-        publish(event_type, owner, &data)
+        publish(event_type, sender, &data)
     })())
 }
 
@@ -56,7 +57,7 @@ fn search_performed(
     owner: Option<&str>,
 ) -> Option<String> {
     reply((|| {
-        let owner = emitter("search_performed()", owner)?;
+        let sender = Sender::of("search_performed()", event_type::SEARCH_PERFORMED, owner)?;
         let query = required(query, "query")?;
         let results = match results {
             Some(results) => summary(&shallow(&results)?)?,
@@ -64,7 +65,7 @@ fn search_performed(
         };
         let data =
             json!({ "object": "search", "query": query, "user_id": user_id, "results": results });
-        publish("search.performed", owner, &canonical(&data))
+        publish(event_type::SEARCH_PERFORMED, sender, &canonical(&data))
     })())
 }
 
@@ -76,7 +77,7 @@ fn user_activity(
     owner: Option<&str>,
 ) -> Option<String> {
     reply((|| {
-        let owner = emitter("user_activity()", owner)?;
+        let sender = Sender::of("user_activity()", event_type::USER_ACTIVITY, owner)?;
         let user_id = required(user_id, "user_id")?;
         let activity = required(activity, "activity")?;
         let mut data = String::from("{\"object\":\"activity\",\"user_id\":");
@@ -86,7 +87,7 @@ fn user_activity(
         data.push_str(",\"details\":");
         data.push_str(details.as_ref().map_or("{}", |it| &it.0));
         data.push('}');
-        publish("user.activity", owner, &data)
+        publish(event_type::USER_ACTIVITY, sender, &data)
     })())
 }
 
@@ -96,7 +97,12 @@ fn send_test(webhook_id: Option<&str>) -> String {
         let caller = access::caller()?;
         access::must_write("send_test()")?;
         let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        as_owner(|| sql::connect(|spi| must_exist(spi, webhook, caller.owner())))?;
+        as_owner(|| {
+            sql::connect(|spi| {
+                must_exist(spi, webhook, caller.owner())?;
+                quotas::must_have_room(spi, &Bound::from(&caller))
+            })
+        })?;
         let shown = id::format(Kind::Webhook, webhook);
         let data =
             json!({ "object": "test", "id": shown, "message": "This is a test of your webhook." });
@@ -114,9 +120,7 @@ fn send_test(webhook_id: Option<&str>) -> String {
 #[pg_extern(sql = false)]
 fn register_event_type(type_: Option<&str>, description: Option<&str>) {
     reply((|| {
-        if access::caller()? != Caller::Admin {
-            return Err(Error::Denied("register_event_type()"));
-        }
+        access::must_be_admin("register_event_type()")?;
         access::must_write("register_event_type()")?;
         let name = required(type_, "type")?;
         let description = required(description, "description")?;
@@ -185,13 +189,40 @@ fn wants(
     filter.is_empty() || json::parse(subject.unwrap_or(data)).is_ok_and(|row| filter.matches(&row))
 }
 
-/// The owner that an event of this caller has.
-fn emitter(what: &'static str, owner: Option<&str>) -> Result<Option<String>, Error> {
-    let caller = access::caller()?;
-    access::must_write(what)?;
-    match caller {
-        Caller::Admin => Ok(owner.map(str::to_owned)),
-        Caller::Owner(_) => Err(Error::Denied(what)),
+/// Whose event it is to be, and whose waiting deliveries are counted before.
+struct Sender {
+    owner: Option<String>,
+    bound: Bound,
+}
+
+impl Sender {
+    /// The caller, who emits an event of this type, and perhaps names an owner.
+    fn of(what: &'static str, event_type: &str, owner: Option<&str>) -> Result<Self, Error> {
+        let emitter = access::emitter(what, event_type)?;
+        access::must_write(what)?;
+        let owner = owner.map(str::to_owned);
+        Ok(match emitter {
+            Emitter::Admin => Self {
+                owner,
+                bound: Bound::None,
+            },
+            Emitter::Trusted => Self {
+                bound: owner.clone().map_or(Bound::None, Bound::Counted),
+                owner,
+            },
+            Emitter::Owner(own) => {
+                if owner.is_some_and(|owner| owner != own) {
+                    return Err(Error::denied(
+                        "the owner argument",
+                        "Leave it out: what a token's owner emits is its own.",
+                    ));
+                }
+                Self {
+                    owner: Some(own.clone()),
+                    bound: Bound::Locked(own),
+                }
+            }
+        })
     }
 }
 
@@ -218,9 +249,12 @@ fn canonical(data: &Value) -> String {
 }
 
 /// Stores an event if anybody subscribes to its type. `data`: an object, as JSON text of any depth.
-fn publish(event_type: &str, owner: Option<String>, data: &str) -> Result<Option<String>, Error> {
+fn publish(event_type: &str, sender: Sender, data: &str) -> Result<Option<String>, Error> {
     if !settings::enabled() || matches!(*subscribers::audience(event_type)?, Audience::Nobody) {
         return Ok(None);
+    }
+    if !matches!(sender.bound, Bound::None) {
+        as_owner(|| sql::connect(|spi| quotas::must_have_room(spi, &sender.bound)))?;
     }
     let mut text = String::with_capacity(data.len());
     let mut subject = None;
@@ -249,7 +283,7 @@ fn publish(event_type: &str, owner: Option<String>, data: &str) -> Result<Option
     }
     let event = store(NewEvent {
         event_type: event_type.to_owned(),
-        owner,
+        owner: sender.owner,
         data: text,
         subject,
         ..NewEvent::default()

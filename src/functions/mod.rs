@@ -1,9 +1,13 @@
 //! The SQL functions. Their declarations, defaults and comments stand in `sql/functions.sql`; what they
 //! decide without the database stands in `webhooks_core`.
 
+mod access;
 mod deliveries;
 mod events;
+mod keys;
 mod operate;
+mod quotas;
+mod secrets;
 mod webhooks;
 
 pub(crate) use events::register as register_event_type_as_owner;

@@ -1,6 +1,6 @@
 //! Operations: start and stop the worker, its state, metrics; what CREATE EXTENSION does last.
 
-use crate::access::{self, Caller};
+use crate::access;
 use crate::emit::wake;
 use crate::error::{Error, reply};
 use crate::seam::owner::as_owner;
@@ -18,6 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 static REMEMBER_HOME: Statement = Statement::new(
     c"INSERT INTO webhooks.home SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
       ON CONFLICT DO NOTHING",
+    &[],
+);
+/// A schema whose owner is neither a superuser nor the extension's owner.
+static STRANGER: Statement = Statement::new(
+    c"SELECT n.nspname::text, n.nspowner::pg_catalog.regrole::text
+        FROM pg_catalog.pg_namespace n
+        JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+        JOIN pg_catalog.pg_class c ON c.oid = 'webhooks.webhook'::pg_catalog.regclass
+       WHERE n.nspname IN ('webhooks', 'webhooks_api') AND NOT r.rolsuper AND n.nspowner <> c.relowner",
     &[],
 );
 static FIGURES: Statement = Statement::new(
@@ -44,14 +53,6 @@ fn own_slot() -> Result<&'static Slot, Error> {
         })
 }
 
-fn must_be_admin(what: &'static str) -> Result<(), Error> {
-    if access::caller()? == Caller::Admin {
-        Ok(())
-    } else {
-        Err(Error::Denied(what))
-    }
-}
-
 #[pg_extern(sql = false)]
 fn worker() -> TableIterator<
     'static,
@@ -63,6 +64,7 @@ fn worker() -> TableIterator<
         name!(truncated_total, i64),
     ),
 > {
+    reply(access::must_be_reader("worker()"));
     // SAFETY: a variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
     let row = match shmem::shared().and_then(|shared| shared.find(database)) {
@@ -90,7 +92,7 @@ fn worker() -> TableIterator<
 #[pg_extern(sql = false)]
 fn start_worker() -> bool {
     reply((|| {
-        must_be_admin("start_worker()")?;
+        access::must_be_admin("start_worker()")?;
         let slot = own_slot()?;
         slot.stopped.store(false, Ordering::Release);
         slot.accept_clone.store(true, Ordering::Release);
@@ -107,7 +109,7 @@ fn start_worker() -> bool {
 #[pg_extern(sql = false)]
 fn stop_worker() -> bool {
     reply((|| {
-        must_be_admin("stop_worker()")?;
+        access::must_be_admin("stop_worker()")?;
         let slot = own_slot()?;
         slot.stopped.store(true, Ordering::Release);
         slot.nudge();
@@ -148,7 +150,7 @@ struct Metric {
 #[pg_extern(sql = false)]
 fn metrics() -> String {
     reply((|| {
-        must_be_admin("metrics()")?;
+        access::must_be_reader("metrics()")?;
         let metrics = as_owner(|| {
             Ok(sql::connect(|spi| {
                 let rows = spi.write(&FIGURES, &[]);
@@ -247,7 +249,7 @@ fn metrics() -> String {
 #[pg_extern(sql = false)]
 fn install() {
     reply((|| {
-        must_be_admin("install()")?;
+        access::must_be_admin("install()")?;
         shared()?;
         // SAFETY: a variable of the server.
         let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
@@ -259,9 +261,20 @@ fn install() {
         }
         as_owner(|| {
             sql::connect(|spi| {
+                // It was there before. Its owner could put into it what our statements would run, or drop it.
+                let rows = spi.write(&STRANGER, &[]);
+                if let Some(schema) = rows.get::<String>(0, 1) {
+                    let owner: String = rows.get(0, 2).unwrap_or_default();
+                    return Err(Error::State {
+                        message: format!("schema {schema} belongs to {owner}"),
+                        hint: Some(format!(
+                            "Drop the schema, or have it belong to the owner of the extension: ALTER SCHEMA {schema} OWNER TO CURRENT_USER."
+                        )),
+                    });
+                }
                 spi.write(&REMEMBER_HOME, &[]);
-            });
-            Ok(())
+                Ok(())
+            })
         })?;
         wake::definitions_at_commit();
         Ok(())

@@ -1,6 +1,6 @@
 //! Webhooks: create, list, get, update, delete.
 
-use super::{page, pagination, parse_id, parsed, required};
+use super::{page, pagination, parse_id, parsed, quotas, required};
 use crate::access::{self, Caller};
 use crate::error::{Error, reply};
 use crate::seam::clock;
@@ -11,7 +11,6 @@ use crate::settings;
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_sys};
 use serde_json::Value;
-use std::time::Duration;
 use uuid::Uuid;
 use webhooks_core::endpoint::Endpoint;
 use webhooks_core::event_type::Subscription;
@@ -40,23 +39,6 @@ static CREATE: Statement = Statement::new(
         pg_sys::INT4OID,
         pg_sys::TEXTOID,
     ],
-);
-/// Counts a creation of an owner, under the lock of the owner's row, so that racing ones see each other.
-/// Returns the creations of the last hour with this one, and the seconds until the oldest is an hour old.
-static COUNT_CREATION: Statement = Statement::new(
-    c"INSERT INTO webhooks.creation AS c (owner, at) VALUES ($1, ARRAY[pg_catalog.clock_timestamp()])
-      ON CONFLICT (owner) DO UPDATE
-         SET at = (SELECT pg_catalog.array_agg(a ORDER BY a)
-                     FROM pg_catalog.unnest(c.at || pg_catalog.clock_timestamp()) a
-                    WHERE a > pg_catalog.clock_timestamp() - interval '1 hour')
-      RETURNING pg_catalog.cardinality(at),
-                pg_catalog.ceil(extract(epoch FROM at[greatest(1, pg_catalog.cardinality(at) - $2)] + interval '1 hour'
-                                                   - pg_catalog.clock_timestamp()))::int8",
-    &[pg_sys::TEXTOID, pg_sys::INT4OID],
-);
-static COUNT_OF_OWNER: Statement = Statement::new(
-    c"SELECT pg_catalog.count(*) FROM webhooks.webhook WHERE owner IS NOT DISTINCT FROM $1",
-    &[pg_sys::TEXTOID],
 );
 static OBJECT: Statement = Statement::new(
     c"SELECT object FROM webhooks.webhook_object WHERE id = $1 AND ($2 IS NULL OR owner = $2)",
@@ -148,7 +130,10 @@ fn create_webhook(
             Caller::Admin => owner.map(str::to_owned),
             Caller::Owner(own) => {
                 if owner.is_some_and(|owner| owner != own) {
-                    return Err(Error::Denied("the owner argument"));
+                    return Err(Error::denied(
+                        "the owner argument",
+                        "Leave it out: what a token's owner creates is its own.",
+                    ));
                 }
                 Some(own.clone())
             }
@@ -184,7 +169,7 @@ fn create_webhook(
         as_owner(|| {
             sql::connect(|spi| {
                 check_events(spi, &events, owner.is_some())?;
-                check_quotas(spi, &caller)?;
+                quotas::count_creation(spi, &caller)?;
                 spi.write(
                     &CREATE,
                     &[
@@ -318,7 +303,7 @@ fn delete_webhook(webhook_id: Option<&str>) -> JsonB {
     })())
 }
 
-fn absent(webhook: Uuid) -> Error {
+pub(super) fn absent(webhook: Uuid) -> Error {
     Error::Absent {
         what: "webhook",
         id: id::format(Kind::Webhook, webhook),
@@ -472,35 +457,4 @@ fn check_events(spi: &Connection, events: &[String], owned: bool) -> Result<(), 
     Subscription::parse(events, &known, owned)
         .map(|_| ())
         .map_err(|error| Error::invalid(error.to_string(), error.hint()))
-}
-
-/// An administrator in SQL is exempt.
-fn check_quotas(spi: &Connection, caller: &Caller) -> Result<(), Error> {
-    let Caller::Owner(owner) = caller else {
-        return Ok(());
-    };
-    let owner = owner.as_str();
-    let most = settings::creations_per_hour();
-    let rows = spi.write(&COUNT_CREATION, &[arg(owner), arg(most as i32)]);
-    let made: i32 = rows.get(0, 1).unwrap_or(0);
-    let wait: i64 = rows.get(0, 2).unwrap_or(0);
-    if most > 0 && i64::from(made) > i64::from(most) {
-        let wait = Duration::from_secs(u64::try_from(wait).unwrap_or(0).max(1)).as_secs();
-        return Err(Error::Limit {
-            message: format!("too many webhooks created: at most {most} in an hour"),
-            hint: Some(format!("Try again in {wait} seconds.")),
-        });
-    }
-    let most = settings::max_webhooks_per_owner();
-    let there: i64 = spi
-        .write(&COUNT_OF_OWNER, &[arg(owner)])
-        .get(0, 1)
-        .unwrap_or(0);
-    if most > 0 && there >= i64::from(most) {
-        return Err(Error::Limit {
-            message: format!("too many webhooks: at most {most} for each owner"),
-            hint: Some("Delete one, or raise webhooks.max_webhooks_per_owner.".to_owned()),
-        });
-    }
-    Ok(())
 }

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod json;
 pub(crate) mod owner;
 pub(crate) mod raw;
+pub(crate) mod scan;
 pub(crate) mod sql;
 pub(crate) mod table;
 pub(crate) mod transaction;

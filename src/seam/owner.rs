@@ -21,15 +21,11 @@ pub(crate) fn relation(name: &std::ffi::CStr) -> Result<pg_sys::Oid, Error> {
     }
 }
 
-/// Runs `work` as the owner of the extension's tables, with a search path that no user can put anything
-/// into. The caller's rights must have been judged before.
-///
-/// An ERROR on the way restores user and settings as Postgres does at the end of every (sub)transaction.
-pub(crate) fn as_owner<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+/// Who owns the extension's tables.
+pub(crate) fn oid() -> Result<pg_sys::Oid, Error> {
     let table = relation(c"webhook")?;
-    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: the out-pointers are valid; the oid comes from the system cache; the values set are constants.
-    let level = unsafe {
+    // SAFETY: a syscache look-up in a transaction; what is needed of the tuple is copied before its release.
+    unsafe {
         let tuple = pg_sys::SearchSysCache1(
             pg_sys::SysCacheIdentifier::RELOID as i32,
             pg_sys::Datum::from(table),
@@ -40,6 +36,19 @@ pub(crate) fn as_owner<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, 
         let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let owner = (*form).relowner;
         pg_sys::ReleaseSysCache(tuple);
+        Ok(owner)
+    }
+}
+
+/// Runs `work` as the owner of the extension's tables, with a search path that no user can put anything
+/// into. The caller's rights must have been judged before.
+///
+/// An ERROR on the way restores user and settings as Postgres does at the end of every (sub)transaction.
+pub(crate) fn as_owner<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    let owner = oid()?;
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: the out-pointers are valid; the oid is that of a role; the values set are constants.
+    let level = unsafe {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
         let level = pg_sys::NewGUCNestLevel();
         pg_sys::SetUserIdAndSecContext(
@@ -48,6 +57,10 @@ pub(crate) fn as_owner<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, 
         );
         set_local(c"search_path", c"pg_catalog, pg_temp");
         set_local(c"row_security", c"off");
+        // Anybody can switch these on, and then the log holds the parameters of our statements.
+        set_local(c"debug_print_parse", c"off");
+        set_local(c"debug_print_rewritten", c"off");
+        set_local(c"debug_print_plan", c"off");
         level
     };
     let result = work();

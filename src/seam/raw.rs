@@ -1,6 +1,7 @@
 //! Functions of the server that are handed on as pointers, or that pgrx does not bind.
 
 use pgrx::pg_sys;
+use std::ffi::c_char;
 
 unsafe extern "C-unwind" {
     /// Signal handler: a reload was asked for.
@@ -23,4 +24,42 @@ unsafe extern "C-unwind" {
         by_value: bool,
         length: i32,
     ) -> bool;
+}
+
+unsafe extern "C-unwind" {
+    fn errstart(level: i32, domain: *const c_char) -> bool;
+    fn errcode(code: i32) -> i32;
+    fn errmsg(format: *const c_char, ...) -> i32;
+    fn errfinish(file: *const c_char, line: i32, function: *const c_char);
+}
+
+/// A SQLSTATE as Postgres packs it: six bits a character.
+pub(crate) const fn sqlstate(code: [u8; 5]) -> i32 {
+    let mut packed = 0;
+    let mut index = 0;
+    while index < code.len() {
+        packed |= ((code[index].wrapping_sub(b'0') & 0x3f) as i32) << (6 * index);
+        index += 1;
+    }
+    packed
+}
+
+/// Raises an ERROR with a SQLSTATE that pgrx does not know.
+///
+/// # Safety
+/// On the main thread, called by a function that Postgres has called, without a guard of pgrx's between;
+/// the frames from there to here hold nothing that must be dropped, since they are jumped over. The message
+/// is NUL-terminated.
+pub(crate) unsafe fn raise(code: i32, message: *const c_char) -> ! {
+    const ERROR: i32 = pgrx::PgLogLevel::ERROR as i32;
+    // SAFETY: as the caller says; at ERROR, errstart() says true, and errfinish() does not return.
+    unsafe {
+        if errstart(ERROR, std::ptr::null()) {
+            errcode(code);
+            errmsg(c"%s".as_ptr(), message);
+            errfinish(c"webhooks".as_ptr(), 0, std::ptr::null());
+        }
+    }
+    // Not reached; to go on would be worse than to end.
+    std::process::abort()
 }

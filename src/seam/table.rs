@@ -2,8 +2,8 @@
 //! and without a check of rights (whoever calls has made it). Main thread only.
 //!
 //! Postgres inserts into its own catalogs in this way, and the functions are made for them. What they ask
-//! for holds for our tables too: heap tables, with plain indexes, neither partial nor on expressions, no
-//! triggers, no row security.
+//! for holds for our tables too: heap tables, with plain indexes, neither partial nor on expressions, and no
+//! triggers. (Row security does not reach down here.)
 
 use super::owner;
 use crate::error::Error;

@@ -15,20 +15,21 @@ use webhooks_core::event_type::Subscription;
 use webhooks_core::filter::Filter;
 use webhooks_core::request::Target;
 use webhooks_core::retry::Policy;
-use webhooks_core::secret::Secret;
+use webhooks_core::secret::{LiveSecret, Secret};
 use webhooks_schedule::{Definition, Lifetime, Moment, Snapshot};
 
 static VERSIONS: Statement =
     Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
 static LOAD: Statement = Statement::new(
     c"SELECT w.id, w.owner, w.url, w.events, w.secret,
-             CASE WHEN w.previous_secret_expires_at > pg_catalog.clock_timestamp() THEN w.previous_secret END,
+             w.previous_secret,
              w.active AND d.webhook_id IS NULL, w.activation,
              w.max_attempts, w.backoff_multiplier, w.max_delay, w.filters::text,
              w.created_at, w.created_under::text,
              coalesce(d.disabled_at, w.paused_at), coalesce(d.disabled_under, w.paused_under)::text,
              w.resumed_at, w.resumed_under::text,
-             s.failing_since, s.failed_since_success
+             s.failing_since, s.failed_since_success,
+             w.previous_secret_expires_at
         FROM webhooks.webhook w
         LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
         LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id AND s.activation = w.activation
@@ -177,7 +178,17 @@ impl Worker {
         let id = rows.uuid(row, 1)?;
         let url: String = rows.get(row, 3)?;
         let events: Vec<String> = rows.get(row, 4)?;
-        let secrets = [rows.get::<String>(row, 5), rows.get::<String>(row, 6)];
+        let secret = |column| {
+            rows.get::<String>(row, column)
+                .and_then(|text| Secret::parse(text).ok())
+        };
+        // Whether the previous one still signs is judged at each attempt.
+        let previous = secret(6)
+            .zip(rows.time(row, 21))
+            .map(|(secret, until_ms)| LiveSecret {
+                secret,
+                until_ms: Some(until_ms),
+            });
         let filter = rows
             .get::<String>(row, 12)
             .and_then(|text| webhooks_core::json::parse(&text).ok())
@@ -210,10 +221,10 @@ impl Worker {
                 .map_err(|error| error.to_string()),
             target: Arc::new(Target {
                 webhook: id,
-                secrets: secrets
+                secrets: secret(5)
+                    .map(LiveSecret::from)
                     .into_iter()
-                    .flatten()
-                    .filter_map(|text| Secret::parse(text).ok())
+                    .chain(previous)
                     .collect(),
                 header_prefix: self.settings.header_prefix.clone(),
                 user_agent: self.settings.user_agent.clone(),

@@ -3,6 +3,7 @@
 
 mod definitions;
 mod dispatch;
+mod keys;
 mod rows;
 mod settle;
 mod start;

@@ -236,6 +236,7 @@ impl Worker {
                 self.upkeep.pass = Some(Pass::Deliveries(Uuid::nil()));
             }
             self.report();
+            self.write_key_uses();
         }
     }
 

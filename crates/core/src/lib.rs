@@ -10,6 +10,8 @@
 //! 5. [`endpoint`] and [`address`] say where it may go,
 //! 6. [`excerpt`] keeps the beginning of an answer, and [`verdict`] judges it and says, with
 //!    [`retry`], when to try again.
+//!
+//! Beside it, [`secret`] and [`token`] are what callers and receivers are known by.
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -27,4 +29,5 @@ pub mod retry;
 pub mod secret;
 pub mod sign;
 pub mod time;
+pub mod token;
 pub mod verdict;

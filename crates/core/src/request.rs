@@ -6,7 +6,7 @@
 use crate::id::{self, Kind};
 use crate::json::write_string;
 use crate::payload;
-use crate::secret::Secret;
+use crate::secret::LiveSecret;
 use crate::sign;
 use crate::time::write_iso_millis;
 use uuid::Uuid;
@@ -34,8 +34,8 @@ pub struct Event {
 pub struct Target {
     /// The webhook.
     pub webhook: Uuid,
-    /// The secrets that are live, newest first; at least one.
-    pub secrets: Vec<Secret>,
+    /// The secrets, newest first; at least one. Each attempt is signed with those that live then.
+    pub secrets: Vec<LiveSecret>,
     /// What our own headers begin with, such as `X-Lanonasis`; see [`header_name_ok`].
     pub header_prefix: String,
     /// The `User-Agent`; see [`header_value_ok`].
@@ -57,23 +57,28 @@ pub struct Request {
     pub truncated: bool,
 }
 
-/// Builds the request of one attempt. `attempt` counts from 1; `unix_seconds` is the time of this
-/// attempt, which Standard Webhooks signs.
+/// Builds the request of one attempt. `attempt` counts from 1; `unix_ms` is the time of this attempt:
+/// it decides which secrets sign, and in seconds Standard Webhooks signs it.
 #[must_use]
 pub fn build(
     event: &Event,
     target: &Target,
     delivery: Uuid,
     attempt: u32,
-    unix_seconds: i64,
+    unix_ms: i64,
 ) -> Request {
+    let unix_seconds = unix_ms.div_euclid(1_000);
     let mut request = build_unsigned(event, target, delivery, attempt, unix_seconds);
     let body = request.body.as_bytes();
     let prefix = &target.header_prefix;
-    let mut hexes = target
-        .secrets
-        .iter()
-        .map(|secret| sign::hex_hmac(secret.expose(), body));
+    let live = || {
+        target
+            .secrets
+            .iter()
+            .filter(|it| it.signs_at(unix_ms))
+            .map(|it| it.secret.expose())
+    };
+    let mut hexes = live().map(|secret| sign::hex_hmac(secret, body));
     let mut signed = Vec::with_capacity(3);
     if let Some(newest) = hexes.next() {
         signed.push((format!("{prefix}-Signature"), newest));
@@ -82,10 +87,8 @@ pub fn build(
         signed.push((format!("{prefix}-Signature-Previous"), previous));
     }
     let message = id::format(Kind::Event, event.id);
-    let standard: Vec<String> = target
-        .secrets
-        .iter()
-        .map(|secret| sign::standard(secret.expose(), &message, unix_seconds, body))
+    let standard: Vec<String> = live()
+        .map(|secret| sign::standard(secret, &message, unix_seconds, body))
         .collect();
     if !standard.is_empty() {
         signed.push(("webhook-signature".to_owned(), standard.join(" ")));
@@ -173,6 +176,7 @@ pub fn header_name_ok(text: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::secret::Secret;
     use proptest::prelude::*;
 
     fn event() -> Event {
@@ -189,7 +193,7 @@ mod tests {
             webhook: Uuid::from_u128(0x018d_0c8c_a9c0_7000_8000_0000_0000_0002),
             secrets: secrets
                 .iter()
-                .map(|&text| Secret::parse(text.to_owned()).unwrap())
+                .map(|&text| Secret::parse(text.to_owned()).unwrap().into())
                 .collect(),
             header_prefix: "X-Lanonasis".to_owned(),
             user_agent: "Lanonasis-Webhooks/1.0".to_owned(),
@@ -211,14 +215,14 @@ mod tests {
 
     #[test]
     fn the_body_is_that_of_the_contract() {
-        let request = build(&event(), &target(&["s"]), DELIVERY, 2, 1_705_314_601);
+        let request = build(&event(), &target(&["s"]), DELIVERY, 2, 1_705_314_601_000);
         assert_eq!(request.body, BODY);
         assert!(!request.truncated);
     }
 
     #[test]
     fn the_headers_are_those_of_the_contract() {
-        let request = build(&event(), &target(&["s"]), DELIVERY, 2, 1_705_314_601);
+        let request = build(&event(), &target(&["s"]), DELIVERY, 2, 1_705_314_601_999);
         let message = "event_018d0c8ca9c070008000000000000001";
         let expected = [
             ("Content-Type", "application/json".to_owned()),
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn during_a_rotation_both_secrets_sign_newest_first() {
-        let request = build(&event(), &target(&["new", "old"]), DELIVERY, 2, 7);
+        let request = build(&event(), &target(&["new", "old"]), DELIVERY, 2, 7_000);
         let body = request.body.as_bytes();
         let message = "event_018d0c8ca9c070008000000000000001";
         assert_eq!(
@@ -265,9 +269,56 @@ mod tests {
     }
 
     #[test]
+    fn whether_the_previous_secret_signs_is_judged_at_each_attempt() {
+        let mut target = target(&["new", "old"]);
+        target.secrets[1].until_ms = Some(5_000);
+        let at = |unix_ms| build(&event(), &target, DELIVERY, 1, unix_ms);
+        let (before, after) = (at(4_999), at(5_000));
+        let previous = |request| header(request, "X-Lanonasis-Signature-Previous").is_some();
+        let listed = |request| {
+            header(request, "webhook-signature")
+                .unwrap_or_default()
+                .split(' ')
+                .count()
+        };
+        assert_eq!((previous(&before), listed(&before)), (true, 2));
+        assert_eq!((previous(&after), listed(&after)), (false, 1));
+    }
+
+    /// The official library of Rust, as a receiver has it.
+    #[test]
+    fn the_standardwebhooks_crate_verifies_both_secrets_of_a_rotation() {
+        let secrets = [[1; 32], [2; 32], [3; 32]].map(Secret::generate);
+        let mut target = target(&[secrets[0].expose(), secrets[1].expose()]);
+        let now_s = i64::try_from(
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs(),
+        )
+        .unwrap();
+        target.secrets[1].until_ms = Some((now_s + 1) * 1_000);
+        let verified = |request: &Request, secret: &Secret| {
+            let mut headers = http::HeaderMap::new();
+            for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+                headers.insert(name, header(request, name).unwrap().parse().unwrap());
+            }
+            standardwebhooks::Webhook::new(secret.expose())
+                .unwrap()
+                .verify(request.body.as_bytes(), &headers)
+                .is_ok()
+        };
+        let by = |request| [0, 1, 2].map(|index| verified(request, &secrets[index]));
+        let during = build(&event(), &target, DELIVERY, 1, now_s * 1_000);
+        let after = build(&event(), &target, DELIVERY, 1, (now_s + 1) * 1_000);
+        assert_eq!(by(&during), [true, true, false]);
+        assert_eq!(by(&after), [true, false, false]);
+    }
+
+    #[test]
     fn unsigned_is_the_same_without_signatures() {
         let (event, target) = (event(), target(&["new", "old"]));
-        let signed = build(&event, &target, DELIVERY, 1, 7);
+        let signed = build(&event, &target, DELIVERY, 1, 7_000);
         let unsigned = build_unsigned(&event, &target, DELIVERY, 1, 7);
         assert_eq!(signed.body, unsigned.body);
         let rest = signed

@@ -62,6 +62,33 @@ impl Secret {
     }
 }
 
+/// A secret of a webhook, and until when it signs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LiveSecret {
+    /// The secret.
+    pub secret: Secret,
+    /// Unix milliseconds from which on it signs no more; `None`: it is the newest, and has no end.
+    pub until_ms: Option<i64>,
+}
+
+impl LiveSecret {
+    /// Whether an attempt of this time is signed with it.
+    #[must_use]
+    pub fn signs_at(&self, unix_ms: i64) -> bool {
+        self.until_ms.is_none_or(|until| unix_ms < until)
+    }
+}
+
+impl From<Secret> for LiveSecret {
+    /// A secret without an end.
+    fn from(secret: Secret) -> Self {
+        Self {
+            secret,
+            until_ms: None,
+        }
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
@@ -90,6 +117,20 @@ mod tests {
             format!("{:?}", Secret::parse("abc".to_owned()).unwrap()),
             "Secret(…)"
         );
+    }
+
+    #[test]
+    fn debug_of_what_holds_a_secret_does_not_tell() {
+        let live = LiveSecret::from(Secret::parse("abc".to_owned()).unwrap());
+        assert!(!format!("{live:?}").contains("abc"));
+    }
+
+    #[test]
+    fn a_secret_signs_until_its_end_and_not_at_it() {
+        let mut live = LiveSecret::from(Secret::parse("abc".to_owned()).unwrap());
+        assert!(live.signs_at(i64::MAX));
+        live.until_ms = Some(1_000);
+        assert!(live.signs_at(999) && !live.signs_at(1_000) && !live.signs_at(1_001));
     }
 
     #[test]

@@ -70,7 +70,11 @@ fn main() {
         }),
         target: Arc::new(Target {
             webhook: Uuid::from_u128(2),
-            secrets: vec![Secret::parse("whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ=".to_owned()).unwrap()],
+            secrets: vec![
+                Secret::parse("whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ=".to_owned())
+                    .unwrap()
+                    .into(),
+            ],
             header_prefix: "X-Lanonasis".to_owned(),
             user_agent: "Lanonasis-Webhooks/1.0".to_owned(),
             livemode: true,

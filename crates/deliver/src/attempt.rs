@@ -81,7 +81,7 @@ pub(crate) struct Attempted {
 
 /// Signs and sends the request, and reads its answer.
 pub(crate) fn attempt(client: &Client, job: &Job, limits: &Limits, begun: Instant) -> Attempted {
-    let now = unix_ms(SystemTime::now()).div_euclid(1000);
+    let now = unix_ms(SystemTime::now());
     let request = request::build(&job.event, &job.target, job.delivery, job.attempt, now);
     let left = job.timeout.saturating_sub(begun.elapsed());
     Attempted {

@@ -22,8 +22,10 @@ fn a_request_arrives_as_core_built_it() {
     });
     let pool = pool();
     let job = job(7, &server.url());
-    let built =
-        |at| webhooks_core::request::build(&job.event, &job.target, job.delivery, job.attempt, at);
+    let built = |second: i64| {
+        let at = second * 1_000;
+        webhooks_core::request::build(&job.event, &job.target, job.delivery, job.attempt, at)
+    };
     let before = unix_seconds();
     let outcome = send(&pool, job.clone());
     let (head, body) = seen.lock().unwrap().take().unwrap();

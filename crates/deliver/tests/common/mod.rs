@@ -78,7 +78,7 @@ pub fn event(text: &str) -> Event {
 pub fn target() -> Target {
     Target {
         webhook: uuid::Uuid::from_u128(2),
-        secrets: vec![Secret::parse("whsec_c2VjcmV0".to_owned()).unwrap()],
+        secrets: vec![Secret::parse("whsec_c2VjcmV0".to_owned()).unwrap().into()],
         header_prefix: "X-Lanonasis".to_owned(),
         user_agent: "Lanonasis-Webhooks/1.0".to_owned(),
         livemode: true,
