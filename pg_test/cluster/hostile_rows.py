@@ -287,7 +287,6 @@ ACTIVITY = [
 ATTACH = [
     *rows(INVALID, "table_name must not be null", "attach(NULL)"),
     *rows("42P01", "does not exist", "attach('nope')"),
-    *rows("3F000", "does not exist", "attach('nope.nope')"),
     *rows("42602", "invalid name", "attach('')", "attach('target; DROP TABLE target')"),
     *rows(ABSENT, "does not exist", "attach(0)", "attach(999999999)"),
     *rows(WRONG_OBJECT, "cannot attach", *[f"attach('{it}')" for it in
