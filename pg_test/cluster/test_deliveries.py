@@ -215,6 +215,24 @@ def test_the_log_of_a_deleted_webhook_stays_for_its_owner_and_nobody_else(db, re
     db.fails("SELECT webhooks.get_webhook(%s)", webhook["id"], state="P0002", session=alice)
 
 
+def test_retry_delivery_of_one_that_is_pending_is_an_error(db, receiver):
+    receiver.answer("/hook", Answer(hold=receiver.gate()))
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    receiver.wait_under_way(1, "/hook")
+    pending = db.the_delivery(webhook, "pending")["id"]
+    db.fails("SELECT webhooks.retry_delivery(%s)", pending, state="55000", says="pending already")
+
+
+def test_retry_delivery_whose_event_is_gone_is_an_error(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    db.execute("DELETE FROM webhooks.event")
+    delivered = db.the_delivery(webhook)["id"]
+    db.fails("SELECT webhooks.retry_delivery(%s)", delivered, state="55000", says="not stored any more")
+
+
 def test_retry_delivery_of_a_deleted_webhook_is_an_error(db, receiver):
     webhook = db.create_webhook(receiver.url())
     db.emit()
@@ -306,6 +324,25 @@ def test_replay_gives_an_owner_only_its_own_events(db, receiver):
         db.emit(owner=owner)
     alices = db.create_webhook(receiver.url("/alice"), owner="alice")
     assert replay(db, alices) == 1
+
+
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})
+def test_replay_takes_thousands_and_each_once(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    db.emit_many(2500)
+    db.wait_for_states(webhook, delivered=2500, timeout=30)
+    assert replay(db, webhook) == 2500
+    db.wait_for_states(webhook, delivered=5000, timeout=30)
+    assert len({it.json["id"] for it in receiver.to("/hook")[2500:]}) == 2500
+
+
+def test_replay_leaves_out_what_is_about_the_webhook_itself(db, receiver):
+    receiver.answer("/hook", 500)
+    webhook = db.create_webhook(receiver.url(), ["user.activity", "delivery.failed"], retry_policy=ONE_ATTEMPT)
+    other = db.create_webhook(receiver.url("/other"), ["delivery.failed"])
+    db.emit()
+    db.wait_for_states(other, delivered=1)
+    assert replay(db, webhook) == 1, "the event, and not the report of its failure"
 
 
 def test_replay_leaves_tests_of_other_webhooks_alone(db, receiver):

@@ -115,6 +115,17 @@ def test_user_activity_holds_who_did_what(db, sink):
     assert list(body["data"]) == ["object", "user_id", "activity", "details"]
 
 
+def test_search_performed_and_user_activity_are_of_their_owner(db, receiver):
+    db.create_webhook(receiver.url("/alice"), ["search.performed", "user.activity"], owner="alice")
+    db.create_webhook(receiver.url("/bob"), ["search.performed", "user.activity"], owner="bob")
+    db.one("SELECT webhooks.search_performed('tea', '[]', owner => 'alice')")
+    db.one("SELECT webhooks.user_activity('me', 'login', owner => 'bob')")
+    receiver.wait(2)
+    db.settle()
+    assert [it.json["type"] for it in receiver.to("/alice")] == ["search.performed"]
+    assert [it.json["type"] for it in receiver.to("/bob")] == ["user.activity"]
+
+
 def test_user_activity_has_no_details_unless_given(db, sink):
     db.one("SELECT webhooks.user_activity('me', 'login')")
     assert sink.take_one()["data"]["details"] == {}
@@ -183,8 +194,11 @@ def test_system_health_comes_every_health_interval_while_somebody_subscribes(db,
         assert between >= 0.9
     assert requests[-1].json["data"]["deliveries_per_minute"] >= 1
     db.update_webhook(webhook, active=False)
-    other = db.create_webhook(receiver.url("/other"), ["user.activity"])
-    assert db.one("SELECT count(*) FROM webhooks.deliveries WHERE webhook_id = %s", other["id"]) == 0
+    db.settle()
+    emitted = "SELECT count(*) FROM webhooks.event WHERE type = 'system.health'"
+    before, now = db.one(emitted), db.one("SELECT clock_timestamp()")
+    db.wait_until("SELECT clock_timestamp() > %s::timestamptz + interval '2.5 seconds'", params=[now])
+    assert db.one(emitted) == before, "nobody subscribes any more"
 
 
 @pytest.mark.settings({"webhooks.health_interval": "1s", "webhooks.analytics_interval": "1s"})
@@ -288,6 +302,20 @@ def test_the_failure_of_a_failure_report_emits_nothing(db, receiver):
     db.wait_for_states(bad_watcher, failed=1)
     db.settle()
     assert len(receiver.to("/watcher")) == 1
+
+
+def test_the_failure_to_tell_that_a_webhook_is_disabled_emits_nothing(db, receiver):
+    receiver.answer("/gone", 410)
+    receiver.answer("/watcher", 500)
+    db.create_webhook(receiver.url("/gone"), ["user.activity"])
+    watcher = db.create_webhook(receiver.url("/watcher"), ["webhook.disabled"], retry_policy={"max_attempts": 1})
+    reports = db.create_webhook(receiver.url("/reports"), ["delivery.failed"])
+    db.emit()
+    db.wait_for_states(watcher, failed=1)
+    db.settle()
+    assert [it["event_type"] for it in db.deliveries(watcher)] == ["webhook.disabled"]
+    told = [it.data["event_type"] for it in receiver.to("/reports")]
+    assert "webhook.disabled" not in told and len(db.deliveries(reports)) == len(told)
 
 
 def test_a_failure_is_told_to_its_owner_and_to_webhooks_without_one(db, receiver):

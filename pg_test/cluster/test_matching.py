@@ -86,13 +86,15 @@ def two_owners(db, receiver):
     receiver.wait(1, "/alice")
     db.execute("""UPDATE memories SET owner_id = 'bob', content = 'of bob', metadata = '{"of": "bob"}'""")
     db.settle()
-    return {owner: receiver.to(f"/{owner}") for owner in ("alice", "bob")}
+    return {owner: receiver.to(f"/{owner}") for owner in ("alice", "bob", None)}
 
 
 def test_a_change_of_owner_is_deleted_for_the_old_and_created_for_the_new(two_owners):
     assert [it.json["type"] for it in two_owners["alice"]] == ["memory.created", "memory.deleted"]
     assert [it.json["type"] for it in two_owners["bob"]] == ["memory.created"]
     assert {it.data["id"] for requests in two_owners.values() for it in requests} == {ID}
+    told = [it.json["type"] for it in two_owners[None]]
+    assert sorted(told) == ["memory.created", "memory.created", "memory.deleted"], "who has no owner gets all of it"
 
 
 def test_at_a_change_of_owner_neither_sees_the_others_values(two_owners):

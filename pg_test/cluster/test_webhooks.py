@@ -196,6 +196,10 @@ def test_list_webhooks_filters_by_activity_and_event(db):
     assert listed("active => false") == [deleted]
     assert listed("event => 'memory.deleted'") == [deleted]
     assert listed("active => true, event => 'memory.deleted'") == []
+    prefix = db.create_webhook(URL, ["memory.*"])["id"]
+    everything = db.create_webhook(URL, ["*"])["id"]
+    assert listed("event => 'memory.deleted'") == [everything, prefix, deleted], "whoever would get it"
+    assert listed("event => 'user.activity'") == [everything]
 
 
 # get_webhook
