@@ -33,7 +33,7 @@ pg-test: ## tests inside a server: make pg-test PG=15 [TEST=part of a name]
 cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 [ARGS='arguments of pytest']
 	@scripts/cluster-test $(PG) $(ARGS)
 
-bench: ## throughput and latency, on a cluster of its own (PG=18 for the other server)
+bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
 
 SECONDS ?= 60
