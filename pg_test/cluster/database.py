@@ -218,8 +218,9 @@ class Database:
             )
 
     def wait_for_worker(self, timeout=15):
-        """Waits until a worker serves this database; its pid."""
-        return self.wait_until("SELECT pid FROM webhooks.status", lambda pid: pid is not None, timeout=timeout)
+        """Waits until a worker serves this database; its pid. One that starts still reads what webhooks there are."""
+        query = "SELECT pid FROM webhooks.status WHERE state <> 'starting'"
+        return self.wait_until(query, lambda pid: pid is not None, timeout=timeout)
 
     def settle(self, timeout=10):
         """Waits until nothing that has committed is waiting or under way."""

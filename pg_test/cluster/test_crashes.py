@@ -60,9 +60,10 @@ def test_nothing_is_lost_when_the_server_is_killed_again_and_again(crashing, rec
     webhook = db.create_webhook(receiver.url())
     committed = set()
     for round_number in range(3):
+        before = len(receiver.to())
         for _ in range(40):
             committed.add(db.emit())
-        receiver.wait(len(receiver.to()) + 1, timeout=30)
+        receiver.wait(before + 1, timeout=30)
         db.server.crash()
         db.server.start()
         db.reconnect()
