@@ -218,9 +218,10 @@ fn look(
             break;
         }
         let it = memory.entry(database).or_default();
+        // Before there is a worker, which says itself what it is doing, and may do so at once.
+        slot.set_state(State::Starting);
         match start(database) {
             Some(handle) => {
-                slot.set_state(State::Starting);
                 it.handle = Some(handle);
                 it.started = Some(now);
                 starting += 1;
