@@ -2,19 +2,18 @@
 //! nothing is lost, and without crashes nothing is sent twice.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod webhooks;
+
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
-use webhooks_core::endpoint::{Endpoint, Rules};
-use webhooks_core::event_type::Subscription;
-use webhooks_core::filter::Filter;
-use webhooks_core::request::{Event, Target};
-use webhooks_core::retry::Policy;
+use webhooks::{definition, webhook_id};
+use webhooks_core::request::Event;
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Batch, Claim, Definition, Ended, How, Lifetime, Limits, Moment, Now, OutboxKey, QueueRow,
-    Recorded, Scheduler, Snapshot, Unit,
+    Batch, Claim, Ended, How, Lifetime, Limits, Moment, Now, OutboxKey, QueueRow, Recorded,
+    Scheduler, Snapshot, Unit,
 };
 
 const LIMITS: Limits = Limits {
@@ -23,40 +22,6 @@ const LIMITS: Limits = Limits {
     per_minute: 0,
     disable_after_ms: 0,
 };
-
-fn webhook_id(number: usize) -> Uuid {
-    webhooks_core::id::v7(1_000, [number as u8 + 1; 10])
-}
-
-fn definition(number: usize, active: bool, lifetime: &Lifetime) -> Definition {
-    let rules = Rules {
-        require_https: false,
-        allowed_ports: Vec::new(),
-    };
-    Definition {
-        id: webhook_id(number),
-        owner: None,
-        active,
-        activation: 0,
-        lifetime: lifetime.clone(),
-        subscription: Subscription::of(&["*".to_owned()]),
-        filter: Filter::default(),
-        policy: Policy::default(),
-        endpoint: Ok(Arc::new(
-            Endpoint::parse("http://127.0.0.1/", &rules).unwrap(),
-        )),
-        target: Arc::new(Target {
-            webhook: webhook_id(number),
-            secrets: Vec::new(),
-            header_prefix: "X".to_owned(),
-            user_agent: "t".to_owned(),
-            livemode: true,
-            max_payload: 1 << 20,
-        }),
-        failing_since_ms: None,
-        failed_since_success: 0,
-    }
-}
 
 /// The tables, and what they say of the worker's writes.
 #[derive(Default)]

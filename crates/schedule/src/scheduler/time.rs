@@ -57,9 +57,12 @@ impl Scheduler {
                 *slow = true;
                 self.slow_in_flight += 1;
             }
-            let state = &mut self.endpoints[delivery.endpoint];
+            let index = delivery.endpoint;
+            let state = &mut self.endpoints[index];
             if state.pace == Pace::Fast || state.pace == Pace::Unknown {
                 state.pace = Pace::Slow;
+                // What is known to be slow may have more at once than what is not known at all.
+                self.list(index);
             }
         }
         Tick {

@@ -1,0 +1,71 @@
+//! How much of the room endpoints get that do not answer.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod webhooks;
+
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks::definition;
+use webhooks_core::request::Event;
+use webhooks_schedule::{Lifetime, Limits, Now, OutboxKey, Scheduler};
+
+const LIMITS: Limits = Limits {
+    max_in_flight: 40,
+    concurrent: 5,
+    per_minute: 0,
+    disable_after_ms: 0,
+};
+
+fn at(ms: u64) -> Now {
+    Now {
+        mono_ms: ms,
+        unix_ms: 1_000_000 + i64::try_from(ms).unwrap(),
+    }
+}
+
+fn offer(scheduler: &mut Scheduler, number: u64, now: Now) {
+    let event = Arc::new(Event {
+        id: Uuid::from_u128(u128::from(number) + 1),
+        event_type: "memory.created".to_owned(),
+        created_ms: now.unix_ms,
+        data: "{}".to_owned(),
+    });
+    let key = OutboxKey {
+        id: event.id,
+        block: 0,
+        offset: 1,
+    };
+    let mut chosen = Vec::new();
+    let audience = scheduler.audience("memory.created", None);
+    scheduler.choose(&audience, "{}", &mut chosen);
+    scheduler.offer(key, &event, &chosen, now);
+}
+
+/// Starts what may start, a few milliseconds apart, so that youth holds nothing back.
+fn claim_all(scheduler: &mut Scheduler, from_ms: u64) -> usize {
+    let mut started = 0;
+    for step in 0..20 {
+        while scheduler.claim(&LIMITS, at(from_ms + 10 * step)).is_some() {
+            started += 1;
+        }
+    }
+    started
+}
+
+#[test]
+fn an_endpoint_that_turns_out_to_be_slow_starts_what_waits_without_another_event() {
+    let mut scheduler = Scheduler::new();
+    for number in 0..10 {
+        scheduler.put(definition(number, true, &Lifetime::default()), false);
+    }
+    for event in 0..5 {
+        offer(&mut scheduler, event, at(0));
+    }
+    // A quarter of the room for those of which nothing is known, and one for each of them.
+    assert_eq!(claim_all(&mut scheduler, 0), 10);
+    assert_eq!(claim_all(&mut scheduler, 500), 0);
+    scheduler.tick(&LIMITS, at(1_300));
+    // Half of the room for those that are slow.
+    assert_eq!(claim_all(&mut scheduler, 1_300), 10);
+    assert_eq!(scheduler.in_flight(), LIMITS.max_in_flight / 2);
+}
