@@ -36,6 +36,14 @@ cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
 
+bench-paths: ## time of the pure hot paths alone: signing, canonical JSON, filters, rate window
+	@scripts/setup build
+	@cargo bench -p webhooks_core --bench paths
+
+MINUTES ?= 10
+soak: ## the long benchmarks, MINUTES=10 each, the table in target/bench/soak.md
+	@MINUTES=$(MINUTES) bench/run $(PG) snapshot
+
 SECONDS ?= 60
 fuzz: ## look for bytes that break a law, SECONDS=60 for each target [TARGET=url]
 	@scripts/fuzz $(SECONDS) $(TARGET)
@@ -49,4 +57,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fuzz deny fmt clean
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench bench-paths soak fuzz deny fmt clean

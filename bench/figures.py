@@ -77,16 +77,16 @@ class Report:
     def missed(self):
         return [line for line in self.lines if line.reached is False]
 
-    def write(self, directory, about):
+    def write(self, directory, name, about):
         """The table, as Markdown for people and as JSON for programs."""
         rows = [["benchmark", "figure", "median (range)", "goal", ""], ["---"] * 5]
         rows += [line.cells() for line in self.lines]
         table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "table.md").write_text(f"{about}\n\n{table}\n")
+        (directory / f"{name}.md").write_text(f"{about}\n\n{table}\n")
         plain = [dataclasses.asdict(line) for line in self.lines]
-        (directory / "table.json").write_text(json.dumps({"about": about, "lines": plain}, indent=1) + "\n")
+        (directory / f"{name}.json").write_text(json.dumps({"about": about, "lines": plain}, indent=1) + "\n")
         print(f"\n{about}\n\n{table}", flush=True)
 
 

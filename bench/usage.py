@@ -1,4 +1,4 @@
-"""What processes use: CPU time and memory, from /proc."""
+"""What processes use: CPU time, memory, descriptors and threads, from /proc."""
 
 import contextlib
 import os
@@ -30,3 +30,13 @@ def anonymous_mb(pid):
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise ValueError(f"no RssAnon of {pid}")
+
+
+def descriptors(pid):
+    """How many files and sockets a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid):
+    """How many threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/task"))

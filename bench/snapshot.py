@@ -1,0 +1,99 @@
+"""Soak: 1,000 events a second while somebody else holds a snapshot open, for MINUTES minutes (default 10).
+
+Dead rows cannot be vacuumed away meanwhile, so whatever reads a queue from its left end gets slower and slower.
+"""
+
+import os
+import statistics
+import time
+
+import setting
+from figures import Figure
+from latency import percentile
+from sinks import Timing
+from usage import anonymous_mb, cpu_seconds, descriptors, threads
+
+WEBHOOKS = 20
+# Rows a statement, statements a second.
+ROWS, STATEMENTS = 50, 20
+SAMPLE_SECONDS = 5
+INSERT = (
+    "INSERT INTO memories (id, content, shard)"
+    " SELECT g, 'mark=' || g || ';' || repeat('x', 60), g %% %s::int FROM generate_series(%s::int, %s::int) g"
+)
+
+
+class Soak:
+    """What was written and when it arrived, and what the worker had meanwhile."""
+
+    def __init__(self, db, sink):
+        self.db, self.sink = db, sink
+        self.pid = db.wait_for_worker()
+        self.committed = {}
+        self.samples = []
+
+    def write(self, minutes):
+        self.began = time.monotonic()
+        sample_at = self.began
+        with self.db.connect() as session:
+            for number in range(minutes * 60 * STATEMENTS):
+                time.sleep(max(0.0, self.began + number / STATEMENTS - time.monotonic()))
+                first = number * ROWS + 1
+                session.execute(INSERT, [WEBHOOKS, first, first + ROWS - 1])
+                now = time.monotonic()
+                self.committed.update(dict.fromkeys(range(first, first + ROWS), now))
+                if now >= sample_at:
+                    self.sample(now)
+                    sample_at += SAMPLE_SECONDS
+        self.arrived = self.sink.arrivals(len(self.committed), timeout=120)
+
+    def sample(self, now):
+        self.sink.arrivals(0)  # so that its process need not keep them all
+        self.samples.append(
+            (now, anonymous_mb(self.pid), descriptors(self.pid), threads(self.pid), cpu_seconds([self.pid]))
+        )
+
+    def minute(self, at):
+        return int((at - self.began) // 60)
+
+    def delivered(self, minute):
+        return sum(self.minute(at) == minute for at in self.arrived.values())
+
+    def p99(self, minute):
+        """Milliseconds from commit to receipt."""
+        waits = [max(0.0, self.arrived[mark] - at) for mark, at in self.committed.items() if self.minute(at) == minute]
+        return percentile(sorted(waits), 0.99) * 1e3
+
+    def usage(self, minute):
+        """MB, file descriptors and threads, medians; CPU seconds in that minute."""
+        samples = [it for it in self.samples if self.minute(it[0]) == minute]
+        medians = [statistics.median(it[n] for it in samples) for n in (1, 2, 3)]
+        return *medians, samples[-1][4] - samples[0][4]
+
+
+def run(report):
+    minutes = max(3, int(os.environ.get("MINUTES") or 10))
+    sink = Timing()
+    try:
+        with setting.server() as server, setting.attached(server) as db, db.connect() as holder:
+            setting.create_webhooks(db, sink.url, WEBHOOKS)
+            holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            holder.execute("SELECT count(*) FROM memories")
+            soak = Soak(db, sink)
+            soak.write(minutes)
+            setting.until_empty(db)
+            assert db.wait_for_worker() == soak.pid, "the worker was started again"
+    finally:
+        sink.close()
+    last = minutes - 1
+    what = f"snapshot held open {minutes} min at {ROWS * STATEMENTS:,} events a second"
+    first_rate, last_rate = soak.delivered(0), soak.delivered(last)
+    report.at_least("soak", f"{what}: delivered in the last minute against the first", Figure([last_rate / first_rate], "×", 3), 0.9)
+    for minute, name in ((0, "first"), (last, "last")):
+        report.tell("soak", f"{what}: p99 of the {name} minute", Figure([soak.p99(minute)], "ms", 2))
+    # The first minute is still filling pools; the second is what it stays at.
+    early, late = soak.usage(1), soak.usage(last)
+    for number, name, digits in ((0, "memory of the worker, MB", 1), (1, "file descriptors", 0), (2, "threads", 0), (3, "CPU seconds", 2)):
+        report.tell("soak", f"{name}: second minute, last minute", Figure([early[number], late[number]], "", digits))
+    for number, name in ((0, "memory"), (1, "file descriptors"), (2, "threads")):
+        report.at_most("soak", f"{name} of the worker, last minute against the second", Figure([late[number] / early[number]], "×", 3), 1.1)
