@@ -85,8 +85,9 @@ pub(crate) struct State {
     pub(crate) reserved_until_ms: u64,
     /// Keys of deliveries that may start, in order.
     pub(crate) ready: VecDeque<usize>,
-    /// Fresh deliveries that were not taken into `ready` and wait for their queue row.
-    pub(crate) parked: u32,
+    /// Groups of fresh deliveries that were not taken into `ready`, in order: they go there when it is nearly empty,
+    /// or into the queue when they have waited for too long.
+    pub(crate) parked: VecDeque<usize>,
     /// The queue holds rows behind `cursor` that are not in memory.
     pub(crate) backlog: bool,
     /// All queue rows up to this one are in memory or gone.
@@ -115,7 +116,7 @@ impl State {
             window: Window::new(),
             reserved_until_ms: 0,
             ready: VecDeque::new(),
-            parked: 0,
+            parked: VecDeque::new(),
             backlog: false,
             cursor: i64::MIN,
             listed: false,

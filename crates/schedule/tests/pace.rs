@@ -3,11 +3,8 @@
 
 mod webhooks;
 
-use std::sync::Arc;
-use uuid::Uuid;
-use webhooks::definition;
-use webhooks_core::request::Event;
-use webhooks_schedule::{Lifetime, Limits, Now, OutboxKey, Scheduler};
+use webhooks::{at, definition, offer};
+use webhooks_schedule::{Lifetime, Limits, Scheduler};
 
 const LIMITS: Limits = Limits {
     max_in_flight: 40,
@@ -15,31 +12,6 @@ const LIMITS: Limits = Limits {
     per_minute: 0,
     disable_after_ms: 0,
 };
-
-fn at(ms: u64) -> Now {
-    Now {
-        mono_ms: ms,
-        unix_ms: 1_000_000 + i64::try_from(ms).unwrap(),
-    }
-}
-
-fn offer(scheduler: &mut Scheduler, number: u64, now: Now) {
-    let event = Arc::new(Event {
-        id: Uuid::from_u128(u128::from(number) + 1),
-        event_type: "memory.created".to_owned(),
-        created_ms: now.unix_ms,
-        data: "{}".to_owned(),
-    });
-    let key = OutboxKey {
-        id: event.id,
-        block: 0,
-        offset: 1,
-    };
-    let mut chosen = Vec::new();
-    let audience = scheduler.audience("memory.created", None);
-    scheduler.choose(&audience, "{}", &mut chosen);
-    scheduler.offer(key, &event, &chosen, now);
-}
 
 /// Starts what may start, a few milliseconds apart, so that youth holds nothing back.
 fn claim_all(scheduler: &mut Scheduler, from_ms: u64) -> usize {

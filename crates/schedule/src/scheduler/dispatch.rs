@@ -122,7 +122,7 @@ impl Scheduler {
             members: Vec::with_capacity(webhooks.len()),
             unfinished: webhooks.len(),
             endings: Vec::new(),
-            parked: Vec::new(),
+            parked: BTreeSet::new(),
             created_ms: event.created_ms,
             postponed: 0,
         });
@@ -136,30 +136,60 @@ impl Scheduler {
             let behind = event.event_type != TEST
                 && (!state.definition.active
                     || state.backlog
-                    || state.parked > 0
+                    || !state.parked.is_empty()
                     || state.ready.len() >= state.prefetch());
             if behind || (full && !state.ready.is_empty()) {
-                state.parked += 1;
-                self.groups[group].parked.push(index);
-                continue;
+                self.park(group, index);
+            } else {
+                self.admit(group, index);
             }
-            let key = self.deliveries.insert(Delivery {
-                id: webhooks_core::id::delivery(event.id, state.definition.id, 0),
-                endpoint: index,
-                event: Arc::clone(event),
-                attempts: 0,
-                attempts_before: 0,
-                seq: 0,
-                created_ms: event.created_ms,
-                group: Some(group),
-                place: Place::Ready,
-                cancelled: false,
-            });
-            state.members += 1;
-            self.groups[group].members.push(key);
-            self.make_ready(key);
         }
         self.flush_if_over(group);
+    }
+
+    /// A delivery of a group comes into memory.
+    fn admit(&mut self, group: usize, index: usize) {
+        let (state, it) = (&mut self.endpoints[index], &mut self.groups[group]);
+        let key = self.deliveries.insert(Delivery {
+            id: webhooks_core::id::delivery(it.event.id, state.definition.id, 0),
+            endpoint: index,
+            event: Arc::clone(&it.event),
+            attempts: 0,
+            attempts_before: 0,
+            seq: 0,
+            created_ms: it.created_ms,
+            group: Some(group),
+            place: Place::Ready,
+            cancelled: false,
+        });
+        state.members += 1;
+        it.members.push(key);
+        self.make_ready(key);
+    }
+
+    /// A delivery of a group stands behind others of its endpoint.
+    pub(super) fn park(&mut self, group: usize, index: usize) {
+        self.groups[group].parked.insert(index);
+        self.endpoints[index].parked.push_back(group);
+    }
+
+    /// What stood behind others comes into memory, when there are none left in the queue. Without this an endpoint
+    /// that has fallen behind would get all that follows through the queue, as long as events keep coming.
+    ///
+    /// The endpoint must be active.
+    pub(super) fn admit_parked(&mut self, index: usize) {
+        loop {
+            let state = &mut self.endpoints[index];
+            let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
+            if state.ready.len() >= state.prefetch() || full {
+                return;
+            }
+            let Some(group) = state.parked.pop_front() else {
+                return;
+            };
+            self.groups[group].parked.remove(&index);
+            self.admit(group, index);
+        }
     }
 
     pub(super) fn next_seq(&mut self, now_ms: i64) -> i64 {
@@ -231,7 +261,10 @@ impl Scheduler {
             let seq = self.next_seq(now.unix_ms);
             self.fresh -= 1;
             let state = &mut self.endpoints[index];
-            state.parked -= 1;
+            // Groups are written in about the order in which they came.
+            if let Some(place) = state.parked.iter().position(|&it| it == group) {
+                state.parked.remove(place);
+            }
             let webhook = state.definition.id;
             let id = webhooks_core::id::delivery(it.event.id, webhook, 0);
             if state.gone {

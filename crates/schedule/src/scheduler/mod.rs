@@ -10,7 +10,7 @@ use crate::endpoint::{Definition, Pace, SLOW_MS, State, StatsDelta};
 use crate::record::{Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
 use slab::Slab;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::endpoint::Endpoint;
@@ -149,8 +149,8 @@ struct Group {
     members: Vec<usize>,
     unfinished: usize,
     endings: Vec<Ending>,
-    /// Endpoints whose delivery was not taken into memory.
-    parked: Vec<usize>,
+    /// Endpoints whose delivery is not ready: it stands behind others.
+    parked: BTreeSet<usize>,
     created_ms: i64,
     /// How often writing it was put off.
     postponed: u8,
@@ -238,17 +238,18 @@ impl Scheduler {
         }
     }
 
-    /// Puts the endpoint on the list of those that want rows, if it does.
+    /// Brings in what stands behind the last that are ready: of fresh deliveries at once, of the queue by putting the
+    /// endpoint on the list of those that want rows.
     fn feed(&mut self, index: usize) {
         let Some(state) = self.endpoints.get_mut(index) else {
             return;
         };
-        if state.backlog
-            && !state.hungry
-            && state.definition.active
-            && !state.gone
-            && state.ready.len() < LOW
-        {
+        if state.ready.len() >= LOW || !state.definition.active || state.gone {
+            return;
+        }
+        if !state.backlog {
+            self.admit_parked(index);
+        } else if !state.hungry {
             state.hungry = true;
             self.hungry.push_back(index);
         }
@@ -284,7 +285,7 @@ impl Scheduler {
         let unused = self.endpoints.get(index).is_some_and(|state| {
             state.gone
                 && state.members == 0
-                && state.parked == 0
+                && state.parked.is_empty()
                 && !state.listed
                 && !state.held
                 && !state.hungry

@@ -140,8 +140,7 @@ impl Scheduler {
             let seq = delivery.seq;
             self.left_ready(key);
             if let Some(group) = self.deliveries[key].group {
-                self.groups[group].parked.push(index);
-                self.endpoints[index].parked += 1;
+                self.park(group, index);
                 self.forget(key);
             } else {
                 self.forget(key);

@@ -1,14 +1,15 @@
-//! Webhooks for the tests: they differ by their number alone.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+//! Webhooks for the tests, which differ by their number alone, and events for all of them.
+// Each test uses some of it.
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::endpoint::{Endpoint, Rules};
 use webhooks_core::event_type::Subscription;
 use webhooks_core::filter::Filter;
-use webhooks_core::request::Target;
+use webhooks_core::request::{Event, Target};
 use webhooks_core::retry::Policy;
-use webhooks_schedule::{Definition, Lifetime};
+use webhooks_schedule::{Definition, Lifetime, Now, OutboxKey, Scheduler};
 
 pub fn webhook_id(number: usize) -> Uuid {
     webhooks_core::id::v7(1_000, [number as u8 + 1; 10])
@@ -42,4 +43,29 @@ pub fn definition(number: usize, active: bool, lifetime: &Lifetime) -> Definitio
         failing_since_ms: None,
         failed_since_success: 0,
     }
+}
+
+pub fn at(ms: u64) -> Now {
+    Now {
+        mono_ms: ms,
+        unix_ms: 1_000_000 + i64::try_from(ms).unwrap(),
+    }
+}
+
+pub fn offer(scheduler: &mut Scheduler, number: u64, now: Now) {
+    let event = Arc::new(Event {
+        id: Uuid::from_u128(u128::from(number) + 1),
+        event_type: "memory.created".to_owned(),
+        created_ms: now.unix_ms,
+        data: "{}".to_owned(),
+    });
+    let key = OutboxKey {
+        id: event.id,
+        block: 0,
+        offset: 1,
+    };
+    let mut chosen = Vec::new();
+    let audience = scheduler.audience("memory.created", None);
+    scheduler.choose(&audience, "{}", &mut chosen);
+    scheduler.offer(key, &event, &chosen, now);
 }

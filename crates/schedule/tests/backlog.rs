@@ -1,0 +1,106 @@
+//! What happens to endpoints that have fallen behind.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod webhooks;
+
+use webhooks::{at, definition, offer, webhook_id};
+use webhooks_core::verdict;
+use webhooks_schedule::{Claim, Ended, Lifetime, Limits, Scheduler, Unit};
+
+const LIMITS: Limits = Limits {
+    max_in_flight: 40,
+    concurrent: 5,
+    per_minute: 0,
+    disable_after_ms: 0,
+};
+
+fn answer(scheduler: &mut Scheduler, claim: &Claim, ms: u64) {
+    let ended = Ended {
+        token: claim.token,
+        result: verdict::Ended::Status {
+            code: 200,
+            retry_after: None,
+        },
+        timed_out: false,
+        started_ms: at(ms).unix_ms,
+        duration_ms: 0,
+        excerpt: None,
+        remark: None,
+    };
+    scheduler.ended(ended, &LIMITS, at(ms), None);
+}
+
+/// Attempts of these events, in order, as far as they are made by this time; each is answered at once.
+fn deliver(scheduler: &mut Scheduler, ms: u64) -> Vec<u128> {
+    let mut made = Vec::new();
+    while let Some(claim) = scheduler.claim(&LIMITS, at(ms)) {
+        made.push(claim.event.id.as_u128());
+        answer(scheduler, &claim, ms);
+    }
+    made
+}
+
+fn written(scheduler: &mut Scheduler) -> Vec<Unit> {
+    let units = scheduler.take_units();
+    for unit in &units {
+        scheduler.written(unit);
+    }
+    units
+}
+
+#[test]
+fn a_burst_for_one_endpoint_needs_no_queue() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(definition(0, true, &Lifetime::default()), false);
+    for event in 0..500 {
+        offer(&mut scheduler, event, at(0));
+    }
+    let expected: Vec<u128> = (1..=500).collect();
+    assert_eq!(deliver(&mut scheduler, 1), expected);
+    let units = written(&mut scheduler);
+    assert!(units.iter().all(|unit| unit.queued.is_empty()));
+}
+
+#[test]
+fn an_endpoint_that_has_caught_up_gets_what_follows_at_once() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(definition(0, true, &Lifetime::default()), false);
+    for event in 0..500 {
+        offer(&mut scheduler, event, at(0));
+    }
+    // Nothing is answered for so long that all of it gets queue rows.
+    let hanging: Vec<Claim> = std::iter::from_fn(|| scheduler.claim(&LIMITS, at(0))).collect();
+    assert_eq!(hanging.len(), 5);
+    scheduler.tick(&LIMITS, at(600));
+    let queued: usize = written(&mut scheduler)
+        .iter()
+        .map(|it| it.queued.len())
+        .sum();
+    assert_eq!(queued, 500);
+    for claim in &hanging {
+        answer(&mut scheduler, claim, 600);
+    }
+    // What is in memory anyhow; then events come, before the rest has been fetched.
+    assert_eq!(
+        deliver(&mut scheduler, 600),
+        (6..=64).collect::<Vec<u128>>()
+    );
+    for event in 500..510 {
+        offer(&mut scheduler, event, at(600));
+    }
+    assert_eq!(deliver(&mut scheduler, 601), []);
+    written(&mut scheduler);
+    // The queue has nothing more: those that stood behind it go out without becoming rows.
+    let wanting = scheduler.wants_rows(10);
+    assert_eq!(wanting.len(), 1);
+    scheduler.rows(webhook_id(0), Vec::new(), None, false, at(602));
+    assert_eq!(
+        deliver(&mut scheduler, 602),
+        (501..=510).collect::<Vec<u128>>()
+    );
+    assert!(
+        written(&mut scheduler)
+            .iter()
+            .all(|unit| unit.queued.is_empty())
+    );
+}
