@@ -8,6 +8,7 @@
 //! Everything in this crate runs on the main thread of a Postgres process.
 
 mod access;
+mod definition;
 mod emit;
 mod error;
 mod functions;

@@ -374,6 +374,7 @@ INNER = [
     *rows(NOT_NOW, "not called by a trigger", "emit_changes()", "webhook_changed()"),
     *rows(DENIED, "install", "install()", tenant=True),
     *rows(DENIED, "worker", "worker()", tenant=True),
+    *rows(FINE, "no row", "undispatched()", tenant=True),
     *rows(FINE, "False", "may_read()", "may_administer()", tenant=True),
     *rows(FINE, "True", "may_read()", "may_administer()"),
     *rows(FINE, "None", "format_id(NULL, NULL)", "format_time('infinity')", "delivery_id(NULL, NULL)"),
@@ -423,6 +424,7 @@ INNER_FUNCTIONS = {
     "delivery_id",
     "wants",
     "worker",
+    "undispatched",
     "may_read",
     "may_administer",
 }

@@ -28,7 +28,7 @@ API = {
 }
 EMIT = {"emit", "search_performed", "user_activity"}
 # With what the views are made of.
-READ = {"metrics", "may_read", "worker", "wants", "delivery_id", "format_id", "format_time"}
+READ = {"metrics", "may_read", "worker", "undispatched", "wants", "delivery_id", "format_id", "format_time"}
 ADMIN = {
     "register_event_type",
     "attach",

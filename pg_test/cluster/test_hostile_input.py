@@ -75,7 +75,8 @@ class Victim:
             result = session.execute(f"SELECT webhooks.{statement}{as_text}", row.args)
         except psycopg.Error as error:
             return error.sqlstate, everything_said(error), len(error.diag.message_primary)
-        return None, str(result.fetchone()[0]), 0
+        first = result.fetchone()
+        return None, str(first[0]) if first else "no row", 0
 
     def is_well(self):
         """A webhook still gets what is sent to it."""

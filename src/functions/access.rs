@@ -125,6 +125,7 @@ const READ: &[&str] = &[
     "webhooks.metrics",
     "webhooks.may_read",
     "webhooks.worker",
+    "webhooks.undispatched",
     "webhooks.wants",
     "webhooks.delivery_id",
     "webhooks.format_id",

@@ -6,6 +6,7 @@ mod deliveries;
 mod events;
 mod keys;
 mod operate;
+mod pending;
 mod quotas;
 mod secrets;
 mod webhooks;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 use webhooks_core::request::Event;
-use webhooks_schedule::{OutboxKey, Snapshot, Stretch};
+use webhooks_schedule::{Addressed, OutboxKey, Snapshot, Stretch};
 
 /// Rows read at once, at most: their data are all in memory together.
 const READ: usize = 512;
@@ -282,21 +282,16 @@ impl Worker {
                     about,
                     subject,
                 } => {
-                    match target {
-                        Some(target) => chosen.extend(self.scheduler.index_of(target)),
-                        None => {
-                            let audience =
-                                self.scheduler.audience(&event.event_type, owner.as_deref());
-                            let row = subject.as_deref().unwrap_or(&event.data);
-                            self.scheduler.choose(&audience, row, &mut chosen);
-                            chosen.retain(|&index| {
-                                let definition = self.scheduler.definition(index);
-                                let lifetime = &definition.lifetime;
-                                Some(definition.id) != about
-                                    && lifetime.covers(definition.active, it.xid, event.created_ms)
-                            });
-                        }
-                    }
+                    let addressed = Addressed {
+                        event_type: &event.event_type,
+                        owner: owner.as_deref(),
+                        target,
+                        about,
+                        row: subject.as_deref().unwrap_or(&event.data),
+                        xid: it.xid,
+                        created_ms: event.created_ms,
+                    };
+                    self.scheduler.recipients(&addressed, &mut chosen);
                     event
                 }
             };

@@ -18,6 +18,6 @@ mod snapshot;
 pub use batch::{Batch, QueueRow};
 pub use endpoint::{Definition, StatsDelta};
 pub use lifetime::{Lifetime, Moment};
-pub use record::{Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
+pub use record::{Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler, Tick};
 pub use snapshot::{Position, Snapshot, Stretch};

@@ -4,6 +4,25 @@ use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::request::Event;
 
+/// What decides whom an event is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Addressed<'a> {
+    /// Its type.
+    pub event_type: &'a str,
+    /// Its owner.
+    pub owner: Option<&'a str>,
+    /// The one webhook that it is for, whatever that subscribes to.
+    pub target: Option<Uuid>,
+    /// The one that it is never for.
+    pub about: Option<Uuid>,
+    /// What filters judge: the whole row, as JSON.
+    pub row: &'a str,
+    /// The transaction that emitted it.
+    pub xid: u64,
+    /// When, Unix milliseconds.
+    pub created_ms: i64,
+}
+
 /// An outbox row: which event, and where the row lies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OutboxKey {

@@ -18,6 +18,30 @@ impl Scheduler {
         self.outbox.contains(&event)
     }
 
+    /// Appends the webhooks that an event is for.
+    pub fn recipients(&mut self, of: &Addressed<'_>, chosen: &mut Vec<usize>) {
+        if let Some(target) = of.target {
+            chosen.extend(self.index_of(target));
+            return;
+        }
+        let begin = chosen.len();
+        let audience = self.audience(of.event_type, of.owner);
+        self.choose(&audience, of.row, chosen);
+        let mut kept = begin;
+        for next in begin..chosen.len() {
+            let definition = self.definition(chosen[next]);
+            if Some(definition.id) != of.about
+                && definition
+                    .lifetime
+                    .covers(definition.active, of.xid, of.created_ms)
+            {
+                chosen[kept] = chosen[next];
+                kept += 1;
+            }
+        }
+        chosen.truncate(kept);
+    }
+
     /// The webhooks that an event of this type and owner is for, filed under their filters; their lifetimes
     /// are not looked at: one that is switched off now may have been on when the event was committed.
     pub fn audience(&mut self, event_type: &str, owner: Option<&str>) -> Arc<Index<usize>> {

@@ -7,7 +7,7 @@ mod time;
 mod webhooks;
 
 use crate::endpoint::{Definition, Pace, SLOW_MS, State, StatsDelta};
-use crate::record::{Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
+use crate::record::{Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
 use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};

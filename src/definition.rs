@@ -1,0 +1,116 @@
+//! A webhook's row, as the scheduler knows it.
+
+use crate::seam::sql::{self, Connection, Statement, arg};
+use crate::settings::Settings;
+use pgrx::pg_sys;
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks_core::endpoint::Endpoint;
+use webhooks_core::event_type::Subscription;
+use webhooks_core::filter::Filter;
+use webhooks_core::request::Target;
+use webhooks_core::retry::Policy;
+use webhooks_core::secret::{LiveSecret, Secret};
+use webhooks_schedule::{Definition, Lifetime, Moment, Snapshot};
+
+static LOAD: Statement = Statement::new(
+    c"SELECT w.id, w.owner, w.url, w.events, CASE WHEN $2 THEN w.secret END,
+             CASE WHEN $2 THEN w.previous_secret END,
+             w.active AND d.webhook_id IS NULL, w.activation,
+             w.max_attempts, w.backoff_multiplier, w.max_delay, w.filters::text,
+             w.created_at, w.created_under::text,
+             coalesce(d.disabled_at, w.paused_at), coalesce(d.disabled_under, w.paused_under)::text,
+             w.resumed_at, w.resumed_under::text,
+             s.failing_since, s.failed_since_success,
+             w.previous_secret_expires_at
+        FROM webhooks.webhook w
+        LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+        LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id AND s.activation = w.activation
+       WHERE w.id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID, pg_sys::BOOLOID],
+);
+/// Whether secrets are read: only whoever signs needs them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Secrets {
+    Shown,
+    Hidden,
+}
+
+/// The webhooks with these ids, as far as they are there.
+pub(crate) fn load(
+    spi: &Connection,
+    ids: &[Uuid],
+    secrets: Secrets,
+    settings: &Settings,
+) -> Vec<Definition> {
+    let which = [
+        sql::uuids(ids.iter().copied()),
+        arg(secrets == Secrets::Shown),
+    ];
+    let rows = spi.read(&LOAD, &which);
+    (0..rows.len())
+        .filter_map(|row| read(&rows, row, settings))
+        .collect()
+}
+
+fn read(rows: &sql::Rows<'_>, row: usize, settings: &Settings) -> Option<Definition> {
+    let id = rows.uuid(row, 1)?;
+    let url: String = rows.get(row, 3)?;
+    let events: Vec<String> = rows.get(row, 4)?;
+    let secret = |column| {
+        rows.get::<String>(row, column)
+            .and_then(|text| Secret::parse(text).ok())
+    };
+    // Whether the previous one still signs is judged at each attempt.
+    let previous = secret(6)
+        .zip(rows.time(row, 21))
+        .map(|(secret, until_ms)| LiveSecret {
+            secret,
+            until_ms: Some(until_ms),
+        });
+    let filter = rows
+        .get::<String>(row, 12)
+        .and_then(|text| webhooks_core::json::parse(&text).ok())
+        .and_then(|value| Filter::parse(&value).ok());
+    let moment = |at, under| {
+        Some(Moment {
+            at_ms: rows.time(row, at)?,
+            under: Snapshot::parse(&rows.get::<String>(row, under)?)?,
+        })
+    };
+    Some(Definition {
+        id,
+        owner: rows.get(row, 2),
+        active: rows.get(row, 7)?,
+        activation: rows.get(row, 8)?,
+        lifetime: Lifetime {
+            created: moment(13, 14),
+            paused: moment(15, 16),
+            resumed: moment(17, 18),
+        },
+        subscription: Subscription::of(&events),
+        filter: filter.unwrap_or_default(),
+        policy: Policy {
+            max_attempts: u32::try_from(rows.get::<i32>(row, 9)?).unwrap_or(1),
+            backoff_multiplier: rows.get(row, 10)?,
+            max_delay: u32::try_from(rows.get::<i32>(row, 11)?).unwrap_or(1),
+        },
+        endpoint: Endpoint::parse(&url, &settings.endpoint_rules)
+            .map(Arc::new)
+            .map_err(|error| error.to_string()),
+        target: Arc::new(Target {
+            webhook: id,
+            secrets: secret(5)
+                .map(LiveSecret::from)
+                .into_iter()
+                .chain(previous)
+                .collect(),
+            header_prefix: settings.header_prefix.clone(),
+            user_agent: settings.user_agent.clone(),
+            livemode: settings.livemode,
+            max_payload: settings.max_payload,
+        }),
+        failing_since_ms: rows.time(row, 19),
+        failed_since_success: u64::try_from(rows.get::<i64>(row, 20).unwrap_or(0)).unwrap_or(0),
+    })
+}
