@@ -301,6 +301,91 @@ def test_a_table_that_is_renamed_or_given_away_meanwhile_is_judged_as_it_is_then
     assert {it["name"] for it in triggers} == ({"moved"} if call == "attach" else set())
 
 
+def held_at(db, session, call, blocked_by, meanwhile):
+    """Runs a call that waits for a lock of another session's, and commits something before it goes on; its SQLSTATE."""
+    holder = db.connect()
+    holder.execute("BEGIN")
+    holder.execute(blocked_by)
+    ended = []
+
+    def run():
+        try:
+            session.execute(call)
+            ended.append(None)
+        except psycopg.Error as error:
+            ended.append(error.sqlstate)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = %s"
+    db.wait_until(waiting, 1, params=[call])
+    for statement in meanwhile:
+        db.execute(statement, session=session.other)
+    holder.rollback()
+    thread.join()
+    return ended[0]
+
+
+@pytest.fixture
+def swapper(db):
+    """A session of somebody who owns two schemas: with a table of his own in one, and of another's in the other."""
+    attacker = db.role(f"CREATE ON DATABASE {db.name}")
+    db.grant(attacker, "admin")
+    session = db.connect(user=attacker)
+    session.other = db.connect(user=attacker)
+    session.execute("CREATE SCHEMA mine; CREATE SCHEMA decoy; CREATE TABLE mine.t (id int)")
+    db.execute("CREATE TABLE decoy.t (id int)")
+    return session
+
+
+SWAP = ("ALTER SCHEMA mine RENAME TO before", "ALTER SCHEMA decoy RENAME TO mine")
+
+
+def with_triggers(db):
+    rows = db.rows(
+        "SELECT DISTINCT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname LIKE 'webhooks_emit%%'"
+    )
+    return {row["name"] for row in rows}
+
+
+def test_schemas_that_are_renamed_while_attach_waits_for_its_table_lead_it_to_no_other(db, swapper):
+    call = "SELECT webhooks.attach('mine.t', object => 'thing')"
+    assert held_at(db, swapper, call, "LOCK TABLE mine.t", SWAP) is None
+    assert with_triggers(db) == {"before.t"}
+
+
+def test_schemas_that_are_renamed_when_attach_has_its_table_lead_it_to_no_other(db, swapper):
+    """To replace a trigger it waits a second time, when it knows the table's name already."""
+    db.attach("mine.t", object="thing")
+    before = db.rows("SELECT tgargs FROM pg_trigger WHERE tgrelid = 'mine.t'::regclass ORDER BY oid")
+    call = "SELECT webhooks.attach('mine.t', object => 'other')"
+    assert held_at(db, swapper, call, "SELECT FROM mine.t", SWAP) == "55000"
+    assert with_triggers(db) == {"before.t"}
+    assert db.rows("SELECT tgargs FROM pg_trigger WHERE tgrelid = 'before.t'::regclass ORDER BY oid") == before
+    # Where no other table has the name, it is an error of Postgres's.
+    call = "SELECT webhooks.attach('before.t', object => 'other')"
+    away = ["ALTER SCHEMA before RENAME TO away"]
+    assert held_at(db, swapper, call, "SELECT FROM before.t", away) == "3F000"
+    assert with_triggers(db) == {"away.t"}
+    db.execute("SELECT webhooks.attach('away.t', object => 'other')", session=swapper)
+
+
+def test_whoever_owns_an_attached_table_cannot_change_what_its_triggers_say(db):
+    owner = db.role("ALL ON SCHEMA public")
+    session = db.connect(user=owner)
+    session.execute("CREATE TABLE public.mine (id int, owner_id text)")
+    db.attach("public.mine", object="thing", owner_column="owner_id")
+    for statement in (
+        "CREATE OR REPLACE TRIGGER webhooks_emit_insert AFTER INSERT ON public.mine REFERENCING NEW TABLE AS webhooks_new"
+        " FOR EACH STATEMENT EXECUTE FUNCTION webhooks.emit_changes('memory', 'id', 'owner_id', '')",
+        "SELECT webhooks.emit_changes()",
+        "UPDATE pg_trigger SET tgargs = 'memory' WHERE tgrelid = 'public.mine'::regclass",
+    ):
+        db.fails(statement, state="42501", hint=False, session=session)
+    session.execute("CREATE TABLE public.copy (LIKE public.mine INCLUDING ALL)")
+    assert with_triggers(db) == {"mine"}
+
+
 def test_to_emit_is_not_to_attach(db):
     """Whoever attaches a table of his own says what is a memory, and whose."""
     emitter = db.role("ALL ON SCHEMA public")
