@@ -460,6 +460,10 @@ def test_what_row_security_does_not_stop_is_for_the_owner_of_the_tables_alone(db
         " FOR EACH STATEMENT EXECUTE FUNCTION public.take()",
     ):
         db.fails(statement, state="42501", says="owner", session=session)
+    if db.session.info.server_version >= 180000:  # one that nothing enforces looks at no row and keeps none
+        session.execute("CREATE TABLE public.holder (id uuid REFERENCES webhooks.webhook (id) NOT ENFORCED)")
+        enforce = "ALTER TABLE public.holder ALTER CONSTRAINT holder_id_fkey ENFORCED"
+        db.fails(enforce, state="42501", says="owner", session=session)
     # Elsewhere all of that is nobody's business but Postgres's.
     session.execute("CREATE TABLE public.mine (id int PRIMARY KEY)")
     session.execute("CREATE TABLE public.theirs (id int REFERENCES public.mine (id))")

@@ -252,6 +252,44 @@ def test_a_cast_has_no_other_rights_than_the_writers(attached, db, receiver):
     assert db.rows("SELECT * FROM public.loot") == []
 
 
+def test_a_cast_that_writes_attached_tables_itself_emits_and_breaks_nothing(attached, db, receiver):
+    """While a row is rendered, the same triggers are fired again: by the cast, on the same table and on others."""
+    owner = attached
+    owner.execute("CREATE TABLE public.more (id int, feeling public.mood)")
+    db.attach("public.more", object="thing")
+    owner.execute("""
+        CREATE OR REPLACE FUNCTION public.mood_json(public.mood) RETURNS json LANGUAGE plpgsql AS $f$
+        BEGIN
+            IF pg_catalog.format('%s', $1) OPERATOR(pg_catalog.=) 'sad' THEN
+                INSERT INTO public.more VALUES (100, 'happy');
+                UPDATE public.theirs SET two = ROW(1, 'happy')::public.pair WHERE id = 2;
+                PERFORM pg_catalog.set_config('TimeZone', 'Asia/Tokyo', false);
+                PERFORM pg_catalog.set_config('search_path', 'nowhere', false);
+            END IF;
+            RETURN '"again"';
+        END $f$""")
+    owner.execute("INSERT INTO public.theirs (id, feeling) VALUES (2, 'happy')")
+    receiver.wait(1)
+    owner.execute("INSERT INTO public.theirs (id, feeling) VALUES (1, 'sad')")
+    seen = sorted((it.json["type"], it.data["id"], it.data["feeling"]) for it in receiver.wait(4))
+    assert seen == [
+        ("thing.created", "1", "again"),
+        ("thing.created", "100", "again"),
+        ("thing.created", "2", "again"),
+        ("thing.updated", "2", "again"),
+    ]
+    # One that calls itself again and again ends where the stack does: the innermost row cannot be rendered.
+    owner.execute("SET search_path = public, pg_catalog")
+    owner.execute("""
+        CREATE OR REPLACE FUNCTION public.mood_json(public.mood) RETURNS json LANGUAGE plpgsql AS $f$
+        BEGIN INSERT INTO public.more VALUES (1, $1); RETURN '"never"'; END $f$""")
+    owner.execute("INSERT INTO public.more VALUES (0, 'sad')")
+    rows = db.one("SELECT count(*) FROM public.more WHERE id < 100", session=owner)
+    seen = [it.data for it in receiver.wait(4 + rows)[4:]]
+    assert len([data for data in seen if data["id"] == "0"]) == 1
+    assert [data for data in seen if "truncated" in data] == [{"object": "thing", "id": "1", "truncated": True}]
+
+
 def test_attach_takes_the_owner_of_the_table(db):
     attacher = db.role("ALL ON SCHEMA public")
     db.grant(attacher, "admin")
