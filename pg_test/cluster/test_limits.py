@@ -383,6 +383,22 @@ def test_an_embedding_of_a_usual_size_fits(last):
 
 
 @pytest.mark.settings({"webhooks.max_payload": "4kB"})
+def test_the_log_of_attempts_says_of_what_something_was_left_out(db, receiver):
+    """Whether the writer left it out, or what is put around it was too much; and of nothing else."""
+    receiver.answer("/hook", 500, 200)
+    webhook = db.create_webhook(receiver.url(), retry_policy={"backoff_multiplier": 1})
+    for size in (3_500, 4_000, 5_000):
+        db.emit(data={"object": "thing", "id": str(size), "content": "a" * size})
+    db.wait_for_states(webhook, delivered=3)
+    for delivery in db.deliveries(webhook):
+        body = db.one("SELECT webhooks.get_delivery(%s)", delivery["id"])["request"]["body"]
+        remarks = [it["error"] for it in db.attempts(delivery["id"])]
+        said = ["payload truncated" in (remark or "") for remark in remarks]
+        assert said == ['"truncated":true' in body] * len(remarks), (body[:200], remarks)
+    assert len(receiver.to(where=lambda request: "truncated" in request.data)) >= 2
+
+
+@pytest.mark.settings({"webhooks.max_payload": "4kB"})
 def test_what_is_emitted_is_shortened_in_the_same_way(db, receiver):
     db.create_webhook(receiver.url())
     db.emit(data={"object": "thing", "id": "7", "content": "a" * 5000, "n": 1})
