@@ -23,4 +23,5 @@ ALTER TABLE webhooks.worker_state  ENABLE ROW LEVEL SECURITY;
 ALTER TABLE webhooks.api_key       ENABLE ROW LEVEL SECURITY;
 ALTER TABLE webhooks.home          ENABLE ROW LEVEL SECURITY;
 
+-- With the rest of it: what default privileges of whoever makes the extension gave to roles is taken away.
 SELECT webhooks.install();

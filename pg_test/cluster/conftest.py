@@ -2,7 +2,8 @@
 
 Marks:  settings({"webhooks.x": "…"})   set in the whole server before the test's database is made, reset after it
         quiet                           runs while no other test runs: it measures time or load
-        slow                            is begun first, since it waits for minutes to pass
+        slow                            is begun first, since it waits for a minute to pass
+        long                            takes minutes, and is not part of the suite: pytest -m long runs it
 """
 
 import contextlib
@@ -30,6 +31,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "settings(values): set in the server for one test")
     config.addinivalue_line("markers", "quiet: runs while no other test does")
     config.addinivalue_line("markers", "slow: is begun first")
+    config.addinivalue_line("markers", "long: not part of the suite")
 
 
 def pytest_collection_modifyitems(items):

@@ -451,11 +451,19 @@ def test_what_row_security_does_not_stop_is_for_the_owner_of_the_tables_alone(db
             f"TRUNCATE {table}",
             f"CREATE TRIGGER take BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.take()",
             f"CREATE TRIGGER take AFTER UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION public.take()",
+            f"CREATE CONSTRAINT TRIGGER take AFTER DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION public.take()",
         ):
             db.fails(statement, state="42501", says="owner", session=session)
-    db.fails(
-        "CREATE TABLE public.holder (id uuid REFERENCES webhooks.webhook (id))", state="42501", says="owner", session=session
-    )
+    for statement in (
+        "CREATE TABLE public.holder (id uuid REFERENCES webhooks.webhook (id))",
+        "CREATE OR REPLACE TRIGGER webhook_changed AFTER INSERT ON webhooks.webhook"
+        " FOR EACH STATEMENT EXECUTE FUNCTION public.take()",
+    ):
+        db.fails(statement, state="42501", says="owner", session=session)
+    if db.session.info.server_version >= 180000:  # one that nothing enforces looks at no row and keeps none
+        session.execute("CREATE TABLE public.holder (id uuid REFERENCES webhooks.webhook (id) NOT ENFORCED)")
+        enforce = "ALTER TABLE public.holder ALTER CONSTRAINT holder_id_fkey ENFORCED"
+        db.fails(enforce, state="42501", says="owner", session=session)
     # Elsewhere all of that is nobody's business but Postgres's.
     session.execute("CREATE TABLE public.mine (id int PRIMARY KEY)")
     session.execute("CREATE TABLE public.theirs (id int REFERENCES public.mine (id))")
@@ -464,6 +472,24 @@ def test_what_row_security_does_not_stop_is_for_the_owner_of_the_tables_alone(db
     # And superusers do as they like.
     db.execute("CREATE TRIGGER audit AFTER DELETE ON webhooks.webhook FOR EACH ROW EXECUTE FUNCTION public.take()")
     db.execute("TRUNCATE webhooks.attempt")
+
+
+def test_default_privileges_hand_out_no_right(make_database):
+    """Whoever makes the extension may have said that others get all that he makes from then on."""
+    db = make_database(extension=False)
+    lucky = db.role()
+    for objects in ("TYPES", "FUNCTIONS", "TABLES", "SCHEMAS"):
+        db.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {objects} TO {lucky}")
+    db.execute("CREATE EXTENSION webhooks")
+    for objects in ("TYPES", "FUNCTIONS", "TABLES", "SCHEMAS"):
+        db.execute(f"ALTER DEFAULT PRIVILEGES REVOKE ALL ON {objects} FROM {lucky}")
+    db.create_webhook(URL)
+    assert reach(db, lucky) == (set(), set(), {False}, {False})
+    session = db.connect(user=lucky)
+    for call in ("list_webhooks()", "metrics()", "emit('user.activity', '{}')", f"grant_access('{lucky}', 'admin')"):
+        db.fails(f"SELECT webhooks.{call}", state="42501", hint=False, session=session)
+    for right in RIGHTS:
+        assert db.one("SELECT has_type_privilege(%s, %s, 'USAGE')", lucky, f"webhooks.{right}_access") is False
 
 
 def test_every_table_has_row_security_and_no_policy(shared_db):

@@ -178,6 +178,17 @@ def test_a_key_is_its_owner(db, keys, ways, way):
     db.one(CHECK, session=session)
 
 
+def test_an_owner_with_a_nul_in_it_is_none(db, keys):
+    """Postgres ends texts at a NUL when it writes them: in a dump, and so after a restore, it would be another's name."""
+    webhooks_of(db, "alice")
+    gateway = Gateway(db, keys.role)
+    for name in ("alice\0", "\0alice", "\0", "ali\0ce"):
+        session = gateway.request(keys.role, claims={"role": keys.role, "sub": name})
+        db.fails(LIST, state="42501", says="owner", session=session)
+        db.fails("SELECT webhooks.create_webhook(%s, '{*}')", URL, state="42501", says="owner", session=session)
+    assert {row["owner"] for row in db.rows("SELECT owner FROM webhooks.webhook")} == {"alice"}
+
+
 @WAYS
 def test_a_revoked_key_is_refused_at_once(db, keys, ways, way):
     key = keys.create()

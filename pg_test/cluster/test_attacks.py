@@ -169,6 +169,21 @@ def test_extension_objects_are_not_made_among_strangers(make_database):
     db.execute("CREATE EXTENSION webhooks")
 
 
+def test_to_ask_for_deliveries_that_are_not_there_costs_nobody_much(db):
+    """Those that wait in the outbox have no row: their ids are worked out, but not for all events and all webhooks."""
+    db.stop_worker()
+    db.execute(
+        "INSERT INTO webhooks.webhook (id, owner, url, events, secret)"
+        " SELECT gen_random_uuid(), 'bob', %s, '{*}', 'x' FROM generate_series(1, 1000)",
+        URL,
+    )
+    db.emit_many(8_000)
+    alice = db.as_owner("alice")
+    alice.execute("SET statement_timeout = '1s'")
+    for call in ("get_delivery", "retry_delivery"):
+        db.fails(f"SELECT webhooks.{call}(%s)", "delivery_" + "0" * 32, state="P0002", session=alice)
+
+
 # The emit triggers, fired by somebody without rights
 
 
@@ -252,6 +267,44 @@ def test_a_cast_has_no_other_rights_than_the_writers(attached, db, receiver):
     assert db.rows("SELECT * FROM public.loot") == []
 
 
+def test_a_cast_that_writes_attached_tables_itself_emits_and_breaks_nothing(attached, db, receiver):
+    """While a row is rendered, the same triggers are fired again: by the cast, on the same table and on others."""
+    owner = attached
+    owner.execute("CREATE TABLE public.more (id int, feeling public.mood)")
+    db.attach("public.more", object="thing")
+    owner.execute("""
+        CREATE OR REPLACE FUNCTION public.mood_json(public.mood) RETURNS json LANGUAGE plpgsql AS $f$
+        BEGIN
+            IF pg_catalog.format('%s', $1) OPERATOR(pg_catalog.=) 'sad' THEN
+                INSERT INTO public.more VALUES (100, 'happy');
+                UPDATE public.theirs SET two = ROW(1, 'happy')::public.pair WHERE id = 2;
+                PERFORM pg_catalog.set_config('TimeZone', 'Asia/Tokyo', false);
+                PERFORM pg_catalog.set_config('search_path', 'nowhere', false);
+            END IF;
+            RETURN '"again"';
+        END $f$""")
+    owner.execute("INSERT INTO public.theirs (id, feeling) VALUES (2, 'happy')")
+    receiver.wait(1)
+    owner.execute("INSERT INTO public.theirs (id, feeling) VALUES (1, 'sad')")
+    seen = sorted((it.json["type"], it.data["id"], it.data["feeling"]) for it in receiver.wait(4))
+    assert seen == [
+        ("thing.created", "1", "again"),
+        ("thing.created", "100", "again"),
+        ("thing.created", "2", "again"),
+        ("thing.updated", "2", "again"),
+    ]
+    # One that calls itself again and again ends where the stack does: the innermost row cannot be rendered.
+    owner.execute("SET search_path = public, pg_catalog")
+    owner.execute("""
+        CREATE OR REPLACE FUNCTION public.mood_json(public.mood) RETURNS json LANGUAGE plpgsql AS $f$
+        BEGIN INSERT INTO public.more VALUES (1, $1); RETURN '"never"'; END $f$""")
+    owner.execute("INSERT INTO public.more VALUES (0, 'sad')")
+    rows = db.one("SELECT count(*) FROM public.more WHERE id < 100", session=owner)
+    seen = [it.data for it in receiver.wait(4 + rows)[4:]]
+    assert len([data for data in seen if data["id"] == "0"]) == 1
+    assert [data for data in seen if "truncated" in data] == [{"object": "thing", "id": "1", "truncated": True}]
+
+
 def test_attach_takes_the_owner_of_the_table(db):
     attacher = db.role("ALL ON SCHEMA public")
     db.grant(attacher, "admin")
@@ -299,6 +352,91 @@ def test_a_table_that_is_renamed_or_given_away_meanwhile_is_judged_as_it_is_then
         assert errors == ([] if "RENAME" in meanwhile else ["42501"])
     triggers = db.rows("SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname LIKE 'webhooks_emit%%'")
     assert {it["name"] for it in triggers} == ({"moved"} if call == "attach" else set())
+
+
+def held_at(db, session, call, blocked_by, meanwhile):
+    """Runs a call that waits for a lock of another session's, and commits something before it goes on; its SQLSTATE."""
+    holder = db.connect()
+    holder.execute("BEGIN")
+    holder.execute(blocked_by)
+    ended = []
+
+    def run():
+        try:
+            session.execute(call)
+            ended.append(None)
+        except psycopg.Error as error:
+            ended.append(error.sqlstate)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = %s"
+    db.wait_until(waiting, 1, params=[call])
+    for statement in meanwhile:
+        db.execute(statement, session=session.other)
+    holder.rollback()
+    thread.join()
+    return ended[0]
+
+
+@pytest.fixture
+def swapper(db):
+    """A session of somebody who owns two schemas: with a table of his own in one, and of another's in the other."""
+    attacker = db.role(f"CREATE ON DATABASE {db.name}")
+    db.grant(attacker, "admin")
+    session = db.connect(user=attacker)
+    session.other = db.connect(user=attacker)
+    session.execute("CREATE SCHEMA mine; CREATE SCHEMA decoy; CREATE TABLE mine.t (id int)")
+    db.execute("CREATE TABLE decoy.t (id int)")
+    return session
+
+
+SWAP = ("ALTER SCHEMA mine RENAME TO before", "ALTER SCHEMA decoy RENAME TO mine")
+
+
+def with_triggers(db):
+    rows = db.rows(
+        "SELECT DISTINCT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname LIKE 'webhooks_emit%%'"
+    )
+    return {row["name"] for row in rows}
+
+
+def test_schemas_that_are_renamed_while_attach_waits_for_its_table_lead_it_to_no_other(db, swapper):
+    call = "SELECT webhooks.attach('mine.t', object => 'thing')"
+    assert held_at(db, swapper, call, "LOCK TABLE mine.t", SWAP) is None
+    assert with_triggers(db) == {"before.t"}
+
+
+def test_schemas_that_are_renamed_when_attach_has_its_table_lead_it_to_no_other(db, swapper):
+    """To replace a trigger it waits a second time, when it knows the table's name already."""
+    db.attach("mine.t", object="thing")
+    before = db.rows("SELECT tgargs FROM pg_trigger WHERE tgrelid = 'mine.t'::regclass ORDER BY oid")
+    call = "SELECT webhooks.attach('mine.t', object => 'other')"
+    assert held_at(db, swapper, call, "SELECT FROM mine.t", SWAP) == "55000"
+    assert with_triggers(db) == {"before.t"}
+    assert db.rows("SELECT tgargs FROM pg_trigger WHERE tgrelid = 'before.t'::regclass ORDER BY oid") == before
+    # Where no other table has the name, it is an error of Postgres's.
+    call = "SELECT webhooks.attach('before.t', object => 'other')"
+    away = ["ALTER SCHEMA before RENAME TO away"]
+    assert held_at(db, swapper, call, "SELECT FROM before.t", away) == "3F000"
+    assert with_triggers(db) == {"away.t"}
+    db.execute("SELECT webhooks.attach('away.t', object => 'other')", session=swapper)
+
+
+def test_whoever_owns_an_attached_table_cannot_change_what_its_triggers_say(db):
+    owner = db.role("ALL ON SCHEMA public")
+    session = db.connect(user=owner)
+    session.execute("CREATE TABLE public.mine (id int, owner_id text)")
+    db.attach("public.mine", object="thing", owner_column="owner_id")
+    for statement in (
+        "CREATE OR REPLACE TRIGGER webhooks_emit_insert AFTER INSERT ON public.mine REFERENCING NEW TABLE AS webhooks_new"
+        " FOR EACH STATEMENT EXECUTE FUNCTION webhooks.emit_changes('memory', 'id', 'owner_id', '')",
+        "SELECT webhooks.emit_changes()",
+        "UPDATE pg_trigger SET tgargs = 'memory' WHERE tgrelid = 'public.mine'::regclass",
+    ):
+        db.fails(statement, state="42501", hint=False, session=session)
+    session.execute("CREATE TABLE public.copy (LIKE public.mine INCLUDING ALL)")
+    assert with_triggers(db) == {"mine"}
 
 
 def test_to_emit_is_not_to_attach(db):

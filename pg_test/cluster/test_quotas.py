@@ -138,6 +138,29 @@ def test_calls_of_an_owner_that_race_do_not_exceed_it(db, held):
 
 
 @FIVE
+def test_what_one_statement_has_emitted_before_counts_too(db, held, alice):
+    refused(db, "emit('user.activity', '{}') FROM generate_series(1, 9)", session=alice)
+    assert db.one("SELECT count(webhooks.emit('user.activity', '{}')) FROM generate_series(1, 5)", session=alice) == 5
+    refused(db, "emit('user.activity', '{}')", session=alice)
+
+
+@FIVE
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_transaction_with_an_older_snapshot_counts_what_others_have_emitted_since(db, held, isolation):
+    db.stop_worker()
+    web = db.role()
+    db.grant(web, "api", "emit")
+    gateway = Gateway(db, web)
+    early, late = (gateway.request(web, claims={"sub": "alice"}) for _ in range(2))
+    early.execute(f"BEGIN ISOLATION LEVEL {isolation}")
+    db.one("SELECT count(*) FROM pg_class", session=early)  # takes the snapshot
+    for _ in range(5):
+        db.emit(session=late)
+    refused(db, "emit('user.activity', '{}')", session=early)
+    assert pending(db, held) == 5
+
+
+@FIVE
 def test_what_an_open_transaction_has_emitted_is_waited_for(db, held):
     web = db.role()
     db.grant(web, "api", "emit")

@@ -29,14 +29,22 @@ static COUNT: Statement = Statement::new(
     c"SELECT pg_catalog.count(*) FROM webhooks.delivery_object WHERE webhook_id = $1 AND ($2 IS NULL OR state = $2)",
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
+/// A delivery, whose it must be, and the bounds of its event's id: without them, whether one that waits in the
+/// outbox has this id would be worked out for every event there and every webhook.
+const ONE: &[pg_sys::Oid] = &[
+    pg_sys::UUIDOID,
+    pg_sys::TEXTOID,
+    pg_sys::UUIDOID,
+    pg_sys::UUIDOID,
+];
 static GET: Statement = Statement::new(
     c"SELECT d.object, d.webhook_id, e.id, e.type, e.created_at, e.data, w.url
         FROM webhooks.delivery_object d
         LEFT JOIN webhooks.webhook w ON w.id = d.webhook_id
         LEFT JOIN webhooks.deleted_webhook g ON g.id = d.webhook_id
         LEFT JOIN webhooks.event e ON e.id = d.event_id
-       WHERE d.id = $1 AND ($2 IS NULL OR coalesce(w.owner, g.owner) = $2)",
-    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+       WHERE d.id = $1 AND d.event_id BETWEEN $3 AND $4 AND ($2 IS NULL OR coalesce(w.owner, g.owner) = $2)",
+    ONE,
 );
 static ATTEMPTS: Statement = Statement::new(
     c"SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -79,8 +87,8 @@ static STATE: Statement = Statement::new(
         FROM webhooks.delivery_object d
         LEFT JOIN webhooks.webhook w ON w.id = d.webhook_id
         LEFT JOIN webhooks.deleted_webhook g ON g.id = d.webhook_id
-       WHERE d.id = $1 AND ($2 IS NULL OR coalesce(w.owner, g.owner) = $2)",
-    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+       WHERE d.id = $1 AND d.event_id BETWEEN $3 AND $4 AND ($2 IS NULL OR coalesce(w.owner, g.owner) = $2)",
+    ONE,
 );
 static DELETED: Statement = Statement::new(
     c"SELECT FROM webhooks.deleted_webhook WHERE id = $1 AND ($2 IS NULL OR owner = $2)",
@@ -191,7 +199,7 @@ fn retry_delivery(delivery_id: Option<&str>) -> JsonB {
         let delivery = parse_id(Kind::Delivery, delivery_id)?;
         as_owner(|| {
             sql::connect(|spi| {
-                let rows = spi.write(&STATE, &[sql::uuid(delivery), arg(caller.owner())]);
+                let rows = spi.write(&STATE, &one(delivery, &caller));
                 let (state, webhook_exists, event_exists) = (
                     rows.get::<String>(0, 1),
                     rows.get(0, 2) == Some(true),
@@ -279,6 +287,17 @@ fn replay(
     })())
 }
 
+/// The parameters of [`ONE`].
+fn one(delivery: Uuid, caller: &Caller) -> [sql::Arg; 4] {
+    let (low, high) = id::events_of(delivery);
+    [
+        sql::uuid(delivery),
+        arg(caller.owner()),
+        sql::uuid(low),
+        sql::uuid(high),
+    ]
+}
+
 fn absent(delivery: Uuid) -> Error {
     Error::Absent {
         what: "delivery",
@@ -296,7 +315,7 @@ fn tell_worker(webhook: Uuid) -> Result<(), Error> {
 
 /// The delivery object with its attempts and its request, rendered again.
 fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Error> {
-    let rows = spi.write(&GET, &[sql::uuid(delivery), arg(caller.owner())]);
+    let rows = spi.write(&GET, &one(delivery, caller));
     let mut object = rows.json(0, 1).ok_or_else(|| absent(delivery))?;
     let log = spi.write(&ATTEMPTS, &[sql::uuid(delivery)]);
     let attempts = log.json(0, 1).unwrap_or_else(|| json!([]));

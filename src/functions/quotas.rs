@@ -1,5 +1,8 @@
 //! How much one owner may have: webhooks, creations in an hour, deliveries that wait. Administrators are
 //! exempt.
+//!
+//! What there is is counted as it is now, whatever snapshot the caller's transaction has: it may have taken it
+//! before others filled the quota.
 
 use crate::access::Caller;
 use crate::error::Error;
@@ -62,7 +65,7 @@ pub(super) fn count_creation(spi: &Connection, caller: &Caller) -> Result<(), Er
     }
     let most = settings::max_webhooks_per_owner();
     let there: i64 = spi
-        .write(&COUNT_OF_OWNER, &[arg(owner)])
+        .read_latest(&COUNT_OF_OWNER, &[arg(owner)])
         .get(0, 1)
         .unwrap_or(0);
     if most > 0 && there >= i64::from(most) {
@@ -107,7 +110,7 @@ pub(super) fn room(spi: &Connection, bound: &Bound) -> Result<Option<i64>, Error
         lock(owner)?;
     }
     let pending: i64 = spi
-        .write(&COUNT_PENDING, &[arg(owner.as_str()), arg(most)])
+        .read_latest(&COUNT_PENDING, &[arg(owner.as_str()), arg(most)])
         .get(0, 1)
         .unwrap_or(0);
     Ok(Some((most - pending).max(0)))

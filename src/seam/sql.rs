@@ -98,6 +98,21 @@ impl Connection {
         self.run(statement, args, false)
     }
 
+    /// Runs a statement that only reads, under a snapshot of now: what others have committed counts, also in a
+    /// transaction whose own snapshot is older, and what this transaction wrote counts too.
+    pub(crate) fn read_latest(&self, statement: &Statement, args: &[Arg]) -> Rows<'_> {
+        // SAFETY: in a transaction; the snapshot is popped below, or with the transaction if an ERROR comes
+        // between.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
+        let rows = self.run(statement, args, true);
+        // SAFETY: the one that was pushed above. The rows are copies.
+        unsafe { pg_sys::PopActiveSnapshot() }
+        rows
+    }
+
     fn run(&self, statement: &Statement, args: &[Arg], read_only: bool) -> Rows<'_> {
         debug_assert_eq!(args.len(), statement.types.len());
         let mut values: Vec<pg_sys::Datum> = args

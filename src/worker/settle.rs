@@ -95,7 +95,7 @@ pub(super) fn flush_wal() {
 pub(super) fn ended(outcome: Outcome) -> Ended {
     let remark = outcome
         .truncated
-        .then(|| "payload truncated: it exceeded webhooks.max_payload".to_owned());
+        .then(|| "payload truncated: over webhooks.max_payload, or not to be rendered".to_owned());
     let duration_ms = u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX);
     let (result, timed_out, excerpt) = match outcome.result {
         Ok(answer) => (

@@ -130,6 +130,19 @@ pub fn deliveries_of(event: Uuid) -> (Uuid, Uuid) {
     (with_rest(0), with_rest(0xff))
 }
 
+/// The lowest and the highest UUID that the event of this delivery can have, both inclusive.
+#[must_use]
+pub fn events_of(delivery: Uuid) -> (Uuid, Uuid) {
+    const VERSION_7: u8 = 0x70;
+    let with_rest = |rest: u8| {
+        let mut bytes = *delivery.as_bytes();
+        bytes[6] = VERSION_7 | (bytes[6] & 0x0f);
+        bytes[8..].fill(rest);
+        Uuid::from_bytes(bytes)
+    };
+    (with_rest(0), with_rest(0xff))
+}
+
 /// The lowest UUID whose first 48 bits are this time: none that was made at `unix_ms` or later
 /// sorts before it. Only a bound, not a valid UUID of any version.
 #[must_use]
@@ -235,6 +248,9 @@ mod tests {
             prop_assert_eq!(id.as_bytes()[7], event.as_bytes()[7]);
             let (low, high) = deliveries_of(event);
             prop_assert!(low <= id && id <= high);
+            let (low, high) = events_of(id);
+            prop_assert!(low <= event && event <= high);
+            prop_assert_eq!(&low.as_bytes()[..8], &high.as_bytes()[..8]);
             prop_assert_eq!(low.as_bytes()[8], 0x80);
             prop_assert_eq!(high.as_bytes()[8], 0xbf);
             prop_assert!(floor_of(ms) <= event && floor_of(ms) <= id);

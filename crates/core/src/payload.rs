@@ -56,6 +56,14 @@ pub fn minimal(object: &str, id: &str) -> String {
 
 const MARK: &str = "\"truncated\":true";
 
+/// Whether something was left out of `data` when it was stored: the mark stands behind the rest.
+#[must_use]
+pub fn is_truncated(data: &str) -> bool {
+    data.strip_suffix('}')
+        .and_then(|rest| rest.strip_suffix(MARK))
+        .is_some_and(|rest| rest == "{" || rest.ends_with(','))
+}
+
 /// One member of an object.
 struct Member<'a> {
     /// The key as it stands between its quotes. Keys that matter here hold nothing to escape.
@@ -183,6 +191,30 @@ mod tests {
             "12345678901234567890",
         ] {
             assert_eq!(shrunk(data, 5), r#"{"truncated":true}"#);
+        }
+    }
+
+    #[test]
+    fn what_was_truncated_is_known_by_its_mark() {
+        let data = r#"{"object":"memory","id":"1","content":"aaaaaaaaaaaaaaaaaaaa"}"#;
+        for limit in [60, 50, 40, 25, 0] {
+            let mut small = String::new();
+            assert_eq!(
+                shrink(data, limit, &mut small),
+                is_truncated(&small),
+                "{small}"
+            );
+        }
+        assert!(is_truncated(&minimal("memory", "1")));
+        for whole in [
+            data,
+            "{}",
+            r#"{"truncated":false}"#,
+            r#"{"a":{"truncated":true}}"#,
+            r#"{"a,\"truncated":true}"#,
+            r#"{"a":",\"truncated\":true}"}"#,
+        ] {
+            assert!(!is_truncated(whole), "{whole}");
         }
     }
 

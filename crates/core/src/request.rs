@@ -53,7 +53,7 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Compact JSON.
     pub body: String,
-    /// Something of `data` was left out, because the body would have been too long.
+    /// Something of `data` was left out: now, because the body would have been too long, or when the event was stored.
     pub truncated: bool,
 }
 
@@ -145,7 +145,8 @@ fn body(event: &Event, target: &Target, attempt: u32) -> (String, bool) {
     write_iso_millis(event.created_ms, &mut out);
     out.push_str("\",\"data\":");
     let room = target.max_payload.saturating_sub(out.len() + tail.len());
-    let truncated = payload::shrink(&event.data, room, &mut out);
+    let truncated =
+        payload::shrink(&event.data, room, &mut out) || payload::is_truncated(&event.data);
     out.push_str(&tail);
     (out, truncated)
 }

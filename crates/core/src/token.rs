@@ -169,13 +169,14 @@ impl Claims {
         serde_json::from_str(json).ok().map(Self)
     }
 
-    /// The owner: what stands in the claim of this name, if it is a string and not empty.
+    /// The owner: what stands in the claim of this name, if it is a string, not empty, and without a NUL, which
+    /// JSON can write and no text of Postgres's can hold: where it ends texts, "alice\0" would be alice.
     #[must_use]
     pub fn owner(&self, claim: &str) -> Option<&str> {
         self.0
             .get(claim)?
             .as_str()
-            .filter(|owner| !owner.is_empty())
+            .filter(|owner| !owner.is_empty() && !owner.contains('\0'))
     }
 
     /// Which key of ours they are of.
@@ -429,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_is_a_string_that_is_not_empty() {
+    fn an_owner_is_a_string_that_is_not_empty_and_that_postgres_can_hold() {
         let owner = |json: &str| {
             Claims::parse(json).and_then(|claims| claims.owner("sub").map(str::to_owned))
         };
@@ -445,6 +446,9 @@ mod tests {
             r#"{"sub": ["alice"]}"#,
             r#"{"sub": {"sub": "alice"}}"#,
             r#"{"sub": "alice""#,
+            r#"{"sub": "alice\u0000"}"#,
+            r#"{"sub": "\u0000"}"#,
+            r#"{"sub": "\u0000alice"}"#,
         ] {
             assert_eq!(owner(none), None, "{none}");
         }

@@ -170,21 +170,21 @@ impl Names {
         })
     }
 
-    /// This host's own addresses, as they were not long ago.
-    fn own(&self) -> Arc<[IpAddr]> {
+    /// This host's own addresses, as they were not long ago; `None`: they could never be found out.
+    fn own(&self) -> Option<Arc<[IpAddr]>> {
         let mut own = lock(&self.own);
         if let Some((since, addresses)) = &*own
             && since.elapsed() < FRESH
         {
-            return Arc::clone(addresses);
+            return Some(Arc::clone(addresses));
         }
         let addresses: Arc<[IpAddr]> = match (self.lookup.own(), &*own) {
             (Ok(addresses), _) => Arc::from(addresses),
             (Err(_), Some((_, addresses))) => Arc::clone(addresses),
-            (Err(_), None) => Arc::from([]),
+            (Err(_), None) => return None,
         };
         *own = Some((Instant::now(), Arc::clone(&addresses)));
-        addresses
+        Some(addresses)
     }
 
     /// Tells the threads to end. Those inside `getaddrinfo` end when it returns.
@@ -434,7 +434,8 @@ impl Guarded {
             Err(_) if bare.is_empty() => return Err(Failure::NameNotFound),
             Err(_) => self.names.resolve(bare, deadline)?,
         };
-        let own = self.names.own();
+        // What cannot be judged does not pass.
+        let own = self.names.own().ok_or(Failure::AddressRefused)?;
         let refused = |address: &IpAddr| self.guard.check_own(*address, &own).is_err();
         if addresses.iter().any(refused) {
             return Err(Failure::AddressRefused);

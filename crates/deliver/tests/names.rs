@@ -81,6 +81,28 @@ fn this_hosts_own_addresses_are_refused() {
 }
 
 #[test]
+fn while_nobody_knows_this_hosts_addresses_nothing_passes() {
+    struct Lost(AtomicUsize);
+    impl Lookup for Lost {
+        fn lookup(&self, _: &str) -> std::io::Result<Vec<IpAddr>> {
+            Ok(vec![ip("127.0.0.1")])
+        }
+        fn own(&self) -> std::io::Result<Vec<IpAddr>> {
+            match self.0.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(std::io::Error::other("no descriptor is left")),
+                _ => Ok(vec![]),
+            }
+        }
+    }
+    let server = Server::answering(OK);
+    let pool = pool_with(Lost(AtomicUsize::new(0)));
+    let url = server.url_at("lost.test");
+    assert_eq!(get(&pool, &url), Err(Failure::AddressRefused));
+    assert_eq!(server.connections(), 0);
+    assert!(get(&pool, &url).is_ok(), "and it is asked again");
+}
+
+#[test]
 fn the_system_resolves_names() {
     let server = Server::answering(OK);
     let pool = Pool::start(limits(1), network()).unwrap();

@@ -9,18 +9,20 @@ mod excerpt;
 mod filter;
 mod json;
 mod retry_after;
+mod token;
 mod url;
 
 /// A law.
 pub type Law = fn(&[u8]);
 
 /// Each law by the name of its fuzz target.
-pub const LAWS: [(&str, Law); 6] = [
+pub const LAWS: [(&str, Law); 7] = [
     ("address", address::law),
     ("canonical_json", json::law),
     ("excerpt", excerpt::law),
     ("filter", filter::law),
     ("retry_after", retry_after::law),
+    ("token", token::law),
     ("url", url::law),
 ];
 

@@ -181,7 +181,10 @@ impl Scheduler {
             started_ms: ended.started_ms,
             duration_ms: i32::try_from(ended.duration_ms).unwrap_or(i32::MAX),
             status,
-            error: error.or(ended.remark),
+            error: match (error, ended.remark) {
+                (Some(error), Some(remark)) => Some(format!("{error}; {remark}")),
+                (error, remark) => error.or(remark),
+            },
             excerpt: ended.excerpt,
         };
         state.delta.attempts += 1;
