@@ -53,7 +53,10 @@ SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.crea
                          UNION ALL
                          SELECT d.disabled_at, d.disabled_under, false
                            FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation) p (at, under, over)
-             WHERE e.created_at >= p.at AND NOT pg_visible_in_snapshot(o.xid, p.under)
+             WHERE e.created_at >= p.at
+               AND (NOT pg_visible_in_snapshot(o.xid, p.under)
+                    OR (pg_snapshot_xmin(p.under) > pg_snapshot_xmax(pg_current_snapshot())
+                        AND o.xid < pg_snapshot_xmax(pg_current_snapshot())))
                AND (NOT p.over OR (e.created_at <= w.resumed_at AND pg_visible_in_snapshot(o.xid, w.resumed_under))))
         AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject))
  WHERE webhooks.may_read();

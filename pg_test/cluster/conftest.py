@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-pytest.register_assert_rewrite("database", "signatures", "receiver")
+pytest.register_assert_rewrite("database", "lived_in", "signatures", "receiver")
 
 from database import Database, Sink  # noqa: E402
 from processes import JavaScript  # noqa: E402
