@@ -21,7 +21,7 @@ demo-stop: ## stop what make demo KEEP=1 left running
 test: ## the whole suite, the one that CI runs
 	@scripts/test
 
-lint: ## format, clippy, shellcheck, documentation
+lint: ## format, clippy, shellcheck, released scripts, documentation
 	@scripts/lint
 
 unit: ## unit and property tests, without a server
@@ -40,6 +40,9 @@ SECONDS ?= 60
 fuzz: ## look for bytes that break a law, SECONDS=60 for each target [TARGET=url]
 	@scripts/fuzz $(SECONDS) $(TARGET)
 
+freeze: ## what CREATE EXTENSION runs now, as a release: make freeze VERSION=0.1.0
+	@scripts/freeze "$(VERSION)"
+
 deny: ## licences, duplicates and sources of all dependencies
 	@scripts/deny
 
@@ -49,4 +52,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fuzz deny fmt clean
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fuzz freeze deny fmt clean
