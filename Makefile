@@ -36,6 +36,10 @@ cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
 
+MINUTES ?= 10
+soak: ## the long benchmarks, MINUTES=10 each, the table in target/bench
+	@MINUTES=$(MINUTES) bench/run $(PG) retention
+
 SECONDS ?= 60
 fuzz: ## look for bytes that break a law, SECONDS=60 for each target [TARGET=url]
 	@scripts/fuzz $(SECONDS) $(TARGET)
@@ -52,4 +56,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fuzz freeze deny fmt clean
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench soak fuzz freeze deny fmt clean
