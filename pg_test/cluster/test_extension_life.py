@@ -100,22 +100,31 @@ def test_drop_and_create_extension_under_load_fail_no_writer_and_hold_none_up(te
     assert expected <= set(sent) and len(sent) == len(set(sent))
 
 
-def test_drop_extension_gives_way_to_a_transaction_that_stays_open(db, receiver):
+@pytest.mark.parametrize("drop", ["DROP EXTENSION webhooks CASCADE", "DROP SCHEMA webhooks CASCADE"])
+def test_a_drop_gives_way_to_a_transaction_that_stays_open(db, receiver, drop):
     db.memories()
     db.create_webhook(receiver.url())
     writer, other = db.connect(), db.connect()
     writer.execute("BEGIN")
     writer.execute("INSERT INTO memories (content) VALUES ('a')")
-    db.fails("DROP EXTENSION webhooks CASCADE", state="55P03", hint=False)
-    # Also when it wants what the statement had locked by then.
-    thread = threading.Thread(target=lambda: pytest.raises(psycopg.errors.LockNotAvailable, other.execute, "DROP EXTENSION webhooks"))
+    db.fails(drop, state="55P03", hint=False)
+    # Also while the transaction goes on.
+    refused = []
+
+    def try_to_drop():
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.execute(drop)
+        refused.append(drop)
+
+    thread = threading.Thread(target=try_to_drop)
     thread.start()
     for _ in range(20):
         writer.execute("INSERT INTO memories (content) VALUES ('b')")
     thread.join()
+    assert refused
     writer.execute("COMMIT")
     receiver.wait(21)
-    db.execute("DROP EXTENSION webhooks CASCADE")
+    db.execute(drop)
 
 
 def test_drop_extension_waits_no_longer_than_its_session_allows(db):
