@@ -21,7 +21,7 @@ demo-stop: ## stop what make demo KEEP=1 left running
 test: ## the whole suite, the one that CI runs
 	@scripts/test
 
-lint: ## format, clippy, shellcheck, documentation
+lint: ## format, clippy, shellcheck, released scripts, documentation
 	@scripts/lint
 
 unit: ## unit and property tests, without a server
@@ -42,11 +42,14 @@ bench-paths: ## time of the pure hot paths alone: signing, canonical JSON, filte
 
 MINUTES ?= 10
 soak: ## the long benchmarks, MINUTES=10 each, the table in target/bench/soak.md
-	@MINUTES=$(MINUTES) bench/run $(PG) snapshot
+	@MINUTES=$(MINUTES) bench/run $(PG) snapshot retention
 
 SECONDS ?= 60
 fuzz: ## look for bytes that break a law, SECONDS=60 for each target [TARGET=url]
 	@scripts/fuzz $(SECONDS) $(TARGET)
+
+freeze: ## what CREATE EXTENSION runs now, as a release: make freeze VERSION=0.1.0
+	@scripts/freeze "$(VERSION)"
 
 deny: ## licences, duplicates and sources of all dependencies
 	@scripts/deny
@@ -57,4 +60,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench bench-paths soak fuzz deny fmt clean
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench bench-paths soak fuzz freeze deny fmt clean

@@ -13,7 +13,7 @@ from server import pg_config
 
 NAMES = ["throughput", "latency", "writer", "isolation", "growth", "memory", "idle", "fanout"]
 # These take MINUTES minutes each.
-LONG = ["snapshot"]
+LONG = ["snapshot", "retention"]
 
 
 def about():

@@ -61,6 +61,21 @@ pub(crate) enum Error {
     /// Library and catalog do not belong together.
     #[error("the tables of the extension webhooks do not fit its library")]
     Mismatch,
+    /// Library and catalog are of different versions.
+    #[error(
+        "webhooks is version {library}, its extension in database \"{database}\" is version {extension}"
+    )]
+    Version {
+        library: &'static str,
+        extension: String,
+        database: String,
+    },
+    /// The extension was dropped while this was waiting for it.
+    #[error("extension \"webhooks\" does not exist")]
+    Gone,
+    /// The extension is to be dropped or updated, and others hold its tables.
+    #[error("the tables of webhooks are in use")]
+    Busy,
     /// A statement of our own failed in a way that SPI reports as a code.
     #[error("internal statement failed: {0}")]
     Spi(#[from] pgrx::spi::SpiError),
@@ -95,6 +110,16 @@ impl Error {
         }
     }
 
+    /// The extension in this database is of this version; `None`: so is the library.
+    pub(crate) fn version(extension: String) -> Option<Self> {
+        let library = env!("CARGO_PKG_VERSION");
+        (extension != library).then(|| Self::Version {
+            library,
+            extension,
+            database: crate::seam::owner::database_name(),
+        })
+    }
+
     /// Permission denied for something.
     pub(crate) fn denied(what: &str, hint: impl Into<String>) -> Self {
         Self::denied_message(format!("permission denied for {what}"), hint)
@@ -115,9 +140,10 @@ impl Error {
             Self::Denied { .. } | Self::Refused(_) | Self::NotOwner(_) => {
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
             }
-            Self::NoRole(_) => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Self::NoRole(_) | Self::Gone => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            Self::Busy => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
             Self::NoColumn { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-            Self::State { .. } | Self::NotPreloaded | Self::Mismatch => {
+            Self::State { .. } | Self::NotPreloaded | Self::Mismatch | Self::Version { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
             Self::WrongObject { .. } => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
@@ -141,6 +167,9 @@ impl Error {
             Self::NoRole(_) => Some("Create it with CREATE ROLE, or name one that pg_roles shows.".to_owned()),
             Self::NotPreloaded => Some("Set shared_preload_libraries = 'webhooks' in postgresql.conf and restart the server.".to_owned()),
             Self::Mismatch => Some("Run ALTER EXTENSION webhooks UPDATE, or install the library that belongs to this version.".to_owned()),
+            Self::Version { library, extension, .. } => Some(webhooks_core::version::advice(library, extension)),
+            Self::Gone => Some("CREATE EXTENSION webhooks makes it again.".to_owned()),
+            Self::Busy => Some("Try again.".to_owned()),
             Self::NotOwner(_) => Some("Only the owner of a table may attach or detach it.".to_owned()),
             Self::NoColumn { table, .. } => Some(format!("Name columns that \"{table}\" has.")),
             Self::ReadOnly(_) => Some("Use a transaction that may write: over HTTP, POST.".to_owned()),
@@ -150,13 +179,22 @@ impl Error {
 
     /// Reports it as a Postgres ERROR.
     pub(crate) fn raise(self) -> ! {
+        self.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+
+    /// Reports it as a Postgres WARNING.
+    pub(crate) fn warn(self) {
+        self.report(PgLogLevel::WARNING);
+    }
+
+    fn report(self, level: PgLogLevel) {
         let report = ErrorReport::new(self.code(), self.to_string(), "webhooks");
         let report = match self.hint() {
             Some(hint) => report.set_hint(hint),
             None => report,
         };
-        report.report(PgLogLevel::ERROR);
-        unreachable!("an ERROR does not return")
+        report.report(level);
     }
 }
 

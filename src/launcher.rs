@@ -6,7 +6,7 @@
 //! remembers is how often a database's worker has ended soon after its start, to back off.
 
 use crate::seam::raw;
-use crate::shmem::{self, Shared, State};
+use crate::shmem::{self, Shared, Slot, State};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet};
@@ -87,13 +87,13 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
     }
     let mut memory: HashMap<u32, Memory> = HashMap::new();
     let mut warned = Warned::default();
-    for database in databases() {
-        match shared.find_or_take(pg_sys::Oid::from(database)) {
-            Some(slot) => slot.wanted.store(true, Ordering::Release),
-            None => warned.no_slot(),
-        }
-    }
+    let mut known = HashSet::new();
+    let mut seen = None;
     loop {
+        let altered = shared.alterations.load(Ordering::Acquire);
+        if seen.replace(altered) != Some(altered) {
+            revise(shared, &mut memory, &mut warned, &mut known);
+        }
         let wait = look(shared, &mut memory, &mut warned);
         // SAFETY: on the main thread of a process with a latch; each call is what Postgres's own workers do.
         unsafe {
@@ -140,6 +140,53 @@ impl Warned {
             );
         }
     }
+}
+
+/// Looks at the databases, since they may have changed: wants a look into each that can be served now and could not
+/// before, frees the slots of those that are gone, and gives all that failed another chance.
+fn revise(
+    shared: &Shared,
+    memory: &mut HashMap<u32, Memory>,
+    warned: &mut Warned,
+    known: &mut HashSet<u32>,
+) {
+    // Before the look at the catalog: whoever has taken one by now is connected to a database that is in it.
+    let taken: Vec<(&Slot, u32)> = shared
+        .slots
+        .iter()
+        .map(|slot| (slot, slot.database.load(Ordering::Acquire)))
+        .filter(|&(_, database)| database != 0)
+        .collect();
+    let databases = databases();
+    for (slot, database) in taken {
+        if slot.pid.load(Ordering::Acquire) != 0 {
+            continue;
+        }
+        if !databases.iter().any(|it| it.oid == database) {
+            slot.free();
+            memory.remove(&database);
+            continue;
+        }
+        if slot.state() == State::Mismatch {
+            slot.set_state(State::None);
+        }
+        if let Some(it) = memory.get_mut(&database) {
+            it.failures = 0;
+            it.not_before = None;
+        }
+    }
+    let servable: HashSet<u32> = databases
+        .iter()
+        .filter(|it| it.servable)
+        .map(|it| it.oid)
+        .collect();
+    for &database in servable.difference(known) {
+        match shared.find_or_take(pg_sys::Oid::from(database)) {
+            Some(slot) => slot.wanted.store(true, Ordering::Release),
+            None => warned.no_slot(),
+        }
+    }
+    *known = servable;
 }
 
 /// Does what there is to do; returns when to look again at the latest.
@@ -191,10 +238,13 @@ fn look(
                 continue;
             }
             State::Cloned if !slot.accept_clone.load(Ordering::Acquire) => continue,
-            State::Mismatch if !slot.woken.load(Ordering::Acquire) => continue,
+            State::Mismatch => continue,
             _ => {}
         }
-        if !slot.wanted.load(Ordering::Acquire) || slot.stopped.load(Ordering::Acquire) {
+        if !slot.wanted.load(Ordering::Acquire)
+            || slot.stopped.load(Ordering::Acquire)
+            || slot.dropping.load(Ordering::Acquire)
+        {
             continue;
         }
         match it.not_before.filter(|&at| at > now) {
@@ -205,10 +255,10 @@ fn look(
     if to_start.is_empty() {
         return again;
     }
-    let existing: HashSet<u32> = databases().into_iter().collect();
+    let databases = databases();
     for slot in to_start {
         let database = slot.database.load(Ordering::Acquire);
-        if !existing.contains(&database) {
+        if !databases.iter().any(|it| it.oid == database && it.servable) {
             slot.free();
             memory.remove(&database);
             continue;
@@ -274,8 +324,14 @@ fn copy(into: &mut [std::ffi::c_char], text: &CStr) {
     }
 }
 
-/// Oids of the databases that take connections and are no templates.
-fn databases() -> Vec<u32> {
+struct Database {
+    oid: u32,
+    /// It takes connections and is no template.
+    servable: bool,
+}
+
+/// The databases there are.
+fn databases() -> Vec<Database> {
     let mut found = Vec::new();
     // SAFETY: a background worker outside of a transaction, connected to the shared catalogs; the scan is
     // the one that Postgres's autovacuum launcher makes.
@@ -291,9 +347,10 @@ fn databases() -> Vec<u32> {
                 break;
             }
             let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            if (*form).datallowconn && !(*form).datistemplate {
-                found.push((*form).oid.to_u32());
-            }
+            found.push(Database {
+                oid: (*form).oid.to_u32(),
+                servable: (*form).datallowconn && !(*form).datistemplate,
+            });
         }
         pg_sys::heap_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);

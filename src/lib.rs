@@ -8,6 +8,7 @@
 //! Everything in this crate runs on the main thread of a Postgres process.
 
 mod access;
+mod ddl;
 mod definition;
 mod emit;
 mod error;
@@ -54,6 +55,7 @@ pub extern "C-unwind" fn _PG_init() {
     if serving {
         shmem::register();
         guard::register();
+        ddl::register();
         launcher::register();
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Slot {
     pub(crate) wanted: AtomicBool,
     /// `stop_worker()` was called and `start_worker()` not since.
     pub(crate) stopped: AtomicBool,
+    /// The database is being dropped by somebody whom the worker must not hinder.
+    pub(crate) dropping: AtomicBool,
     /// `start_worker()` was called: a clone may deliver from now on.
     pub(crate) accept_clone: AtomicBool,
     /// The last worker ended in good order: it may be followed at once.
@@ -88,6 +90,8 @@ pub(crate) struct Slot {
 #[repr(C)]
 pub(crate) struct Shared {
     launcher_plus_one: AtomicI32,
+    /// Counts commits that changed databases, or the version of the extension in one.
+    pub(crate) alterations: AtomicU64,
     /// Uses of API keys that are to be written down.
     pub(crate) uses: KeyUses,
     pub(crate) slots: [Slot; SLOTS],
@@ -190,6 +194,15 @@ impl Shared {
             .store(if is { my_proc() + 1 } else { 0 }, Ordering::Release);
     }
 
+    /// Tells everybody that a database was changed, or the extension in one.
+    pub(crate) fn altered(&self) {
+        self.alterations.fetch_add(1, Ordering::AcqRel);
+        self.wake_launcher();
+        for slot in &self.slots {
+            slot.nudge();
+        }
+    }
+
     /// Wakes the launcher.
     pub(crate) fn wake_launcher(&self) {
         wake_process(self.launcher_plus_one.load(Ordering::Acquire));
@@ -257,6 +270,7 @@ impl Slot {
     pub(crate) fn free(&self) {
         self.wanted.store(false, Ordering::Release);
         self.stopped.store(false, Ordering::Release);
+        self.dropping.store(false, Ordering::Release);
         self.accept_clone.store(false, Ordering::Release);
         self.woken.store(false, Ordering::Release);
         self.truncated.store(0, Ordering::Release);

@@ -8,6 +8,7 @@ Marks:  settings({"webhooks.x": "…"})   set in the whole server before the tes
 
 import contextlib
 import fcntl
+import os
 import shutil
 import ssl
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-pytest.register_assert_rewrite("database", "signatures", "receiver")
+pytest.register_assert_rewrite("database", "lived_in", "signatures", "receiver")
 
 from database import Database, Sink  # noqa: E402
 from processes import JavaScript  # noqa: E402
@@ -25,6 +26,8 @@ from requests_as import SECRET, Keys  # noqa: E402
 from server import Server  # noqa: E402
 
 LOG_TAIL = 60
+# Needs the server that is upgraded from.
+collect_ignore = [] if os.environ.get("OLD_PG_CONFIG") else ["test_pg_upgrade.py"]
 
 
 def pytest_configure(config):

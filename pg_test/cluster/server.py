@@ -60,11 +60,15 @@ def free_port():
 
 
 class Server:
-    """One cluster. `start()` makes it if it is new; `remove()` leaves nothing behind."""
+    """One cluster. `start()` makes it if it is new; `remove()` leaves nothing behind.
 
-    def __init__(self, settings=None, environment=None):
-        bindir = subprocess.run([pg_config(), "--bindir"], check=True, capture_output=True, text=True).stdout.strip()
-        self.bin = Path(bindir)
+    `config`: the pg_config of another server than the tests' own; `initdb`: more options for the making.
+    """
+
+    def __init__(self, settings=None, environment=None, config=None, initdb=()):
+        told = subprocess.run([config or pg_config(), "--bindir"], check=True, capture_output=True, text=True)
+        self.bin = Path(told.stdout.strip())
+        self.initdb = [*INITDB, *initdb]
         # A short path, since a socket's path has at most 107 characters.
         self.dir = Path(tempfile.mkdtemp(prefix="wh-", dir="/tmp"))
         self.data = self.dir / "data"
@@ -152,15 +156,25 @@ class Server:
         self.guard.wait()
 
     def _initdb(self):
-        made = subprocess.run(
-            [self.bin / "initdb", "-D", self.data, *INITDB], cwd=self.dir, capture_output=True, text=True, **self.run_as
-        )
-        if made.returncode != 0:
-            raise RuntimeError(f"initdb failed:\n{made.stdout}{made.stderr}")
+        self.run("initdb", "-D", self.data, *self.initdb)
         self.settings.update(listen_addresses="127.0.0.1", port=self.port, unix_socket_directories=str(self.dir))
         lines = (f"{name} = '{str(value)}'\n" for name, value in self.settings.items())
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(["\n", *lines])
+
+    def run(self, program, *arguments, input=None):
+        """Runs one of the server's programs as the server's user; what it printed."""
+        done = subprocess.run(
+            [self.bin / program, *arguments], cwd=self.dir, input=input, capture_output=True, text=True, **self.run_as
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def client(self, program, *arguments, input=None):
+        """Runs one of the client programs against this server."""
+        connection = ["--host", self.dir, "--port", str(self.port), "--username", "postgres"]
+        return self.run(program, *connection, *arguments, input=input)
 
     # What is going on
 

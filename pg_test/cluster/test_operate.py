@@ -106,22 +106,6 @@ def test_every_database_that_has_the_extension_is_served_without_a_list(db, make
         receiver.wait(1, f"/{number}")
 
 
-def test_a_clone_does_not_send_its_templates_events_until_start_worker(db, make_database, receiver):
-    db.create_webhook(receiver.url())
-    db.stop_worker()
-    event = db.emit()
-    db.session.close()
-    clone = make_database(extension=False)
-    clone.session.close()
-    clone.server.execute(f"DROP DATABASE {clone.name}", f"CREATE DATABASE {clone.name} TEMPLATE {db.name}")
-    clone.reconnect()
-    clone.emit()
-    clone.wait_until("SELECT state FROM webhooks.status", "cloned")
-    assert receiver.to() == []
-    clone.one("SELECT webhooks.start_worker()")
-    assert event in {it.json["id"] for it in receiver.wait(2)}
-
-
 def test_only_utf8_databases_are_served(cluster):
     cluster.execute("CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
     try:

@@ -123,7 +123,7 @@ fn load() -> Result<(), Error> {
         {
             off.insert(id, activation);
         }
-    });
+    })?;
     let mut active = Vec::new();
     scan::all(webhook, |row| {
         let (Some(id), Some(events)) = (row.uuid(c"id"), row.get::<Vec<String>>(c"events")) else {
@@ -134,7 +134,7 @@ fn load() -> Result<(), Error> {
         if on {
             active.push((row.get(c"owner"), Subscription::of(&events)));
         }
-    });
+    })?;
     CACHE.with_borrow_mut(|cache| {
         *cache = Cache {
             active,

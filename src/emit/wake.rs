@@ -5,11 +5,13 @@
 
 use crate::shmem::{self, Shared};
 use pgrx::pg_sys;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 static EVENTS: AtomicBool = AtomicBool::new(false);
 static DEFINITIONS: AtomicBool = AtomicBool::new(false);
+static DROPPING: AtomicU32 = AtomicU32::new(0);
+static ALTERED: AtomicBool = AtomicBool::new(false);
 
 /// This transaction has something for the worker.
 pub(crate) fn events_at_commit() {
@@ -21,6 +23,30 @@ pub(crate) fn events_at_commit() {
 pub(crate) fn definitions_at_commit() {
     DEFINITIONS.store(true, Ordering::Relaxed);
     register();
+}
+
+/// This transaction has changed a database, or the version of the extension in this one.
+pub(crate) fn altered_at_commit() {
+    ALTERED.store(true, Ordering::Relaxed);
+    register();
+}
+
+/// The worker of this database is kept away until this transaction ends.
+pub(crate) fn dropping_until_end(database: pg_sys::Oid) {
+    DROPPING.store(database.to_u32(), Ordering::Relaxed);
+    register();
+}
+
+/// The database was dropped, or is to be served again.
+fn drop_is_over() {
+    let database = DROPPING.swap(0, Ordering::Relaxed);
+    if database != 0
+        && let Some(shared) = shmem::shared()
+        && let Some(slot) = shared.find(pg_sys::Oid::from(database))
+    {
+        slot.dropping.store(false, Ordering::Release);
+        shared.wake_launcher();
+    }
 }
 
 fn register() {
@@ -35,6 +61,12 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
     use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
     match event {
         XACT_EVENT_COMMIT => {
+            drop_is_over();
+            if ALTERED.swap(false, Ordering::Relaxed)
+                && let Some(shared) = shmem::shared()
+            {
+                shared.altered();
+            }
             let definitions = DEFINITIONS.swap(false, Ordering::Relaxed);
             if (EVENTS.swap(false, Ordering::Relaxed) || definitions)
                 && let Some(shared) = shmem::shared()
@@ -46,6 +78,8 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
             EVENTS.store(false, Ordering::Relaxed);
             DEFINITIONS.store(false, Ordering::Relaxed);
+            ALTERED.store(false, Ordering::Relaxed);
+            drop_is_over();
         }
         _ => {}
     }

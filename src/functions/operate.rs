@@ -5,16 +5,21 @@ use crate::emit::wake;
 use crate::error::{Error, reply};
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Statement};
+use crate::seam::wait;
 use crate::shmem::{self, Shared, Slot, State};
 use pgrx::prelude::*;
 use pgrx::{Spi, pg_sys};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long start_worker() and stop_worker() wait for what they asked for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+static VERSION: Statement = Statement::new(
+    c"SELECT e.extversion FROM pg_catalog.pg_extension e WHERE e.extname = 'webhooks'",
+    &[],
+);
 static REMEMBER_HOME: Statement = Statement::new(
     c"INSERT INTO webhooks.home SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
       ON CONFLICT DO NOTHING",
@@ -120,11 +125,24 @@ fn start_worker() -> bool {
         slot.accept_clone.store(true, Ordering::Release);
         slot.wanted.store(true, Ordering::Release);
         slot.woken.store(true, Ordering::Release);
+        if slot.pid.load(Ordering::Acquire) == 0 {
+            // What kept the last one from running is to be found again, or not.
+            slot.set_state(State::Starting);
+        }
         shared()?.wake_launcher();
-        Ok(wait_for(|| {
-            slot.pid.load(Ordering::Acquire) != 0
-                && matches!(slot.state(), State::Running | State::Disabled)
-        }))
+        let mut running = false;
+        let in_time = wait::until(PATIENCE, || {
+            let runs = slot.pid.load(Ordering::Acquire) != 0;
+            running = runs && matches!(slot.state(), State::Running | State::Disabled);
+            running || (!runs && slot.state() == State::Mismatch)
+        });
+        if in_time && !running {
+            let version = sql::connect(|spi| spi.write(&VERSION, &[]).get::<String>(0, 1));
+            if let Some(error) = version.and_then(Error::version) {
+                return Err(error);
+            }
+        }
+        Ok(running)
     })())
 }
 
@@ -135,30 +153,10 @@ fn stop_worker() -> bool {
         let slot = own_slot()?;
         slot.stopped.store(true, Ordering::Release);
         slot.nudge();
-        Ok(wait_for(|| slot.pid.load(Ordering::Acquire) == 0))
+        Ok(wait::until(PATIENCE, || {
+            slot.pid.load(Ordering::Acquire) == 0
+        }))
     })())
-}
-
-/// Waits until it is so; false: not in time.
-fn wait_for(it_is_so: impl Fn() -> bool) -> bool {
-    let begun = Instant::now();
-    while !it_is_so() {
-        if begun.elapsed() > PATIENCE {
-            return false;
-        }
-        // SAFETY: on the main thread of a backend, which has a latch.
-        unsafe {
-            pg_sys::WaitLatch(
-                pg_sys::MyLatch,
-                (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-                10,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
-        pgrx::check_for_interrupts!();
-    }
-    true
 }
 
 /// One figure of the OpenMetrics text.
@@ -305,6 +303,7 @@ fn install() {
             })
         })?;
         wake::definitions_at_commit();
+        wake::altered_at_commit();
         Ok(())
     })());
 }

@@ -23,7 +23,8 @@ const PAGE: usize = 500;
 
 static WEBHOOKS: Statement = Statement::new(c"SELECT id FROM webhooks.webhook", &[]);
 static OUTBOX: Statement = Statement::new(
-    c"SELECT o.xid, o.id, e.type, e.owner, e.target, e.about, coalesce(e.subject, e.data), e.created_at
+    c"SELECT o.xid, o.id, e.type, e.owner, e.target, e.about, coalesce(e.subject, e.data), e.created_at,
+             pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
         FROM webhooks.outbox o
         JOIN webhooks.event e ON e.id = o.id
        WHERE o.command IS NULL AND (o.xid, o.id) > ($1, $2)
@@ -89,10 +90,11 @@ impl Walk {
                 continue;
             };
             self.after = (xid, event);
-            let (Some(event_type), Some(subject), Some(created_ms)) = (
+            let (Some(event_type), Some(subject), Some(created_ms), Some(next_xid)) = (
                 rows.get::<String>(row, 3),
                 rows.get::<String>(row, 7),
                 rows.time(row, 8),
+                rows.xid8(row, 9),
             ) else {
                 continue;
             };
@@ -105,6 +107,7 @@ impl Walk {
                 row: &subject,
                 xid,
                 created_ms,
+                next_xid,
             };
             chosen.clear();
             self.webhooks.recipients(&addressed, &mut chosen);

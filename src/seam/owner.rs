@@ -21,6 +21,39 @@ pub(crate) fn relation(name: &std::ffi::CStr) -> Result<pg_sys::Oid, Error> {
     }
 }
 
+/// The name of this database.
+pub(crate) fn database_name() -> String {
+    // SAFETY: in a transaction; the name is NUL-terminated, or null for a database that is gone.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() {
+            String::new()
+        } else {
+            std::ffi::CStr::from_ptr(name)
+                .to_string_lossy()
+                .into_owned()
+        }
+    }
+}
+
+/// Who owns a database; `None`: there is none.
+pub(crate) fn of_database(database: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache look-up in a transaction; what is needed of the tuple is copied before its release.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::DATABASEOID as i32,
+            pg_sys::Datum::from(database),
+        );
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+        let owner = (*form).datdba;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
 /// Who owns the extension's tables.
 pub(crate) fn oid() -> Result<pg_sys::Oid, Error> {
     let table = relation(c"webhook")?;

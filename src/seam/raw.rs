@@ -26,6 +26,32 @@ unsafe extern "C-unwind" {
     ) -> bool;
 }
 
+/// What runs a utility statement.
+pub(crate) type Utility = unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannedStmt,
+    *const c_char,
+    bool,
+    pg_sys::ProcessUtilityContext::Type,
+    pg_sys::ParamListInfo,
+    *mut pg_sys::QueryEnvironment,
+    *mut pg_sys::DestReceiver,
+    *mut pg_sys::QueryCompletion,
+);
+
+unsafe extern "C-unwind" {
+    /// Runs a utility statement. pgrx's own binding catches its errors, and would raise them with less in them.
+    pub(crate) fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        query: *const c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        dest: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
 unsafe extern "C-unwind" {
     fn errstart(level: i32, domain: *const c_char) -> bool;
     fn errcode(code: i32) -> i32;

@@ -49,11 +49,11 @@ impl Row {
 }
 
 /// Reads a table of ours whole, under the latest snapshot.
-pub(crate) fn all(table: pg_sys::Oid, mut each: impl FnMut(&Row)) {
+pub(crate) fn all(table: pg_sys::Oid, mut each: impl FnMut(&Row)) -> Result<(), Error> {
     // SAFETY: in a transaction; everything that is opened is closed, and by the transaction's end if an
     // ERROR comes between.
     unsafe {
-        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let relation = open(table)?;
         let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
         let scan = pg_sys::systable_beginscan(
             relation,
@@ -77,6 +77,18 @@ pub(crate) fn all(table: pg_sys::Oid, mut each: impl FnMut(&Row)) {
         pg_sys::systable_endscan(scan);
         pg_sys::UnregisterSnapshot(snapshot);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    Ok(())
+}
+
+/// Opens a table for reading: an error if it was dropped while this waited for its lock.
+unsafe fn open(table: pg_sys::Oid) -> Result<pg_sys::Relation, Error> {
+    // SAFETY: in a transaction, as the callers are.
+    let relation = unsafe { pg_sys::try_table_open(table, pg_sys::AccessShareLock as i32) };
+    if relation.is_null() {
+        Err(Error::Gone)
+    } else {
+        Ok(relation)
     }
 }
 
@@ -104,7 +116,7 @@ pub(crate) fn by_id<T>(
             pg_sys::Oid::from(pg_sys::F_UUID_EQ),
             pg_sys::Datum::from(bytes.as_ptr()),
         );
-        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let relation = open(table)?;
         let scan = pg_sys::systable_beginscan(
             relation,
             index,

@@ -33,7 +33,11 @@ impl Table {
         let oid = owner::relation(name)?;
         // SAFETY: in a transaction; the lock lasts until its end, as for any writer.
         unsafe {
-            let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
+            // It may have been dropped while this waited for its lock.
+            let relation = pg_sys::try_table_open(oid, pg_sys::RowExclusiveLock as i32);
+            if relation.is_null() {
+                return Err(Error::Gone);
+            }
             if (*(*relation).rd_att).natts as usize != columns {
                 pg_sys::table_close(relation, pg_sys::NoLock as i32);
                 return Err(Error::Mismatch);

@@ -1,7 +1,8 @@
-//! Waiting for the latch and for outcomes together. Main thread only.
+//! Waiting: for the latch and for outcomes together, for what another process does. Main thread only.
 
 use pgrx::pg_sys;
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 /// A kept wait set: the latch, a file descriptor, the death of the postmaster.
 pub(crate) struct WaitSet(*mut pg_sys::WaitEventSet);
@@ -56,4 +57,29 @@ impl WaitSet {
             pg_sys::ResetLatch(pg_sys::MyLatch);
         }
     }
+}
+
+/// How often a backend looks whether what it waits for has happened.
+const LOOK_MS: std::ffi::c_long = 5;
+
+/// Waits until it is so; false: not in time. In a backend, which can be cancelled meanwhile.
+pub(crate) fn until(patience: Duration, mut it_is_so: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    while !it_is_so() {
+        if begun.elapsed() > patience {
+            return false;
+        }
+        // SAFETY: on the main thread of a backend, which has a latch.
+        unsafe {
+            pg_sys::WaitLatch(
+                pg_sys::MyLatch,
+                (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+                LOOK_MS,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+        pgrx::check_for_interrupts!();
+    }
+    true
 }

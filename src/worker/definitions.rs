@@ -24,6 +24,16 @@ static ORPHANS: Statement = Statement::new(
        WHERE NOT EXISTS (SELECT FROM webhooks.webhook w WHERE w.id = q.webhook_id)",
     &[],
 );
+/// Whether there is a webhook, or was one.
+static EVER: Statement = Statement::new(
+    c"SELECT EXISTS (SELECT FROM webhooks.webhook) OR EXISTS (SELECT FROM webhooks.deleted_webhook)",
+    &[],
+);
+/// A webhook that is older than this when it is seen first has come with a dump, or is taken for one that has: what
+/// follows from that is only that everything is read again.
+const NEW_MS: i64 = 1_000;
+/// So long after the start of a worker, or after webhooks have come with a dump, more may come.
+const RESTORING_MS: u64 = 3_600_000;
 
 /// Oid of `webhooks.webhook`, for the invalidation callback.
 static TABLE: AtomicU32 = AtomicU32::new(0);
@@ -39,6 +49,10 @@ pub(super) struct Definitions {
     versions: HashMap<Uuid, Version>,
     /// The count of changes that has been looked at.
     seen: u64,
+    /// There are none, and never were.
+    pub(super) awaited: bool,
+    /// Until then rows may come that belong to a dump, in any order.
+    pub(super) restoring_until_ms: u64,
 }
 
 /// What a look at the table has found.
@@ -93,14 +107,46 @@ impl Worker {
                 let waiting: HashSet<Uuid> = (0..rows.len())
                     .filter_map(|row| rows.uuid(row, 1))
                     .collect();
-                (self.changes(spi), waiting)
+                let changes = self.changes(spi);
+                let awaited = self.are_awaited(spi, changes.as_ref());
+                (changes, waiting, awaited)
             })
         })?;
         self.definitions.seen = counted;
-        if let (Some(changes), waiting) = changes {
+        self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
+        if let (Some(changes), waiting, awaited) = changes {
             self.apply(changes, &waiting);
+            self.definitions.awaited = awaited;
         }
         Ok(())
+    }
+
+    /// Whether the database has no webhook, and never had one: what lies in its tables has come with a dump whose
+    /// webhooks are yet to come, and so nobody may decide for whom it is. (They come all at once: by one COPY.)
+    pub(super) fn are_awaited(&self, spi: &Connection, changes: Option<&Changes>) -> bool {
+        let some = self.scheduler.webhooks().next().is_some();
+        let gone = changes.is_some_and(|changes| !changes.gone.is_empty());
+        (!some || gone) && spi.read(&EVER, &[]).get(0, 1) == Some(false)
+    }
+
+    /// Has everything read that webhooks may have waiting which came with a dump: its rows come in any order.
+    pub(super) fn reread_restored(&mut self) {
+        let waiting = transaction(c"restored", Isolation::ReadCommitted, || {
+            sql::connect(|spi| {
+                let rows = spi.read(&WAITING, &[]);
+                (0..rows.len())
+                    .filter_map(|row| rows.uuid(row, 1))
+                    .collect::<Vec<_>>()
+            })
+        });
+        match waiting {
+            Ok(waiting) => {
+                for webhook in waiting {
+                    self.scheduler.has_rows(webhook);
+                }
+            }
+            Err(error) => self.rolled_back("restored", &error),
+        }
     }
 
     /// Looks at the table if it may have changed, under the snapshot of the transaction, which must have
@@ -149,10 +195,26 @@ impl Worker {
         Some(changes)
     }
 
-    /// Takes changes into memory. `counted` is the count of changes from before the snapshot.
-    pub(super) fn take_changes(&mut self, changes: Changes, counted: u64) {
+    /// Takes changes into memory. `counted` is the count of changes from before the snapshot. Whether webhooks have
+    /// come with a dump.
+    pub(super) fn take_changes(&mut self, changes: Changes, counted: u64) -> bool {
         self.definitions.seen = counted;
-        self.apply(changes, &HashSet::new());
+        let new_from = clock::unix_ms() - NEW_MS;
+        let restored: HashSet<Uuid> = changes
+            .loaded
+            .iter()
+            .map(|(definition, _)| definition)
+            .filter(|it| {
+                let created = it.lifetime.created.as_ref();
+                !self.scheduler.knows(it.id) && created.is_some_and(|it| it.at_ms < new_from)
+            })
+            .map(|it| it.id)
+            .collect();
+        self.apply(changes, &restored);
+        if !restored.is_empty() {
+            self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
+        }
+        !restored.is_empty()
     }
 
     /// `waiting`: webhooks whose rows in the queue are not known yet.
@@ -183,6 +245,9 @@ impl Worker {
 
     /// Finds what waits for webhooks that were deleted while nobody looked.
     pub(super) fn find_orphans(&mut self) -> Result<(), RolledBack> {
+        if self.definitions.awaited {
+            return Ok(());
+        }
         let orphans: HashSet<Uuid> = transaction(c"starting", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
                 let rows = spi.read(&ORPHANS, &[]);

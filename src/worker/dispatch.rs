@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 use webhooks_core::request::Event;
-use webhooks_schedule::{Addressed, OutboxKey, Snapshot, Stretch};
+use webhooks_schedule::{Addressed, OutboxKey, Position, Snapshot, Stretch};
 
 /// Rows read at once, at most: their data are all in memory together.
 const READ: usize = 512;
@@ -51,7 +51,7 @@ impl Found {
     fn bytes(&self) -> usize {
         match &self.what {
             What::Event { event, .. } => event.data.len(),
-            What::Queued(_) | What::Nothing => 0,
+            What::Queued(_) | What::Nothing | What::Incomplete => 0,
         }
     }
 }
@@ -59,6 +59,8 @@ impl Found {
 enum What {
     Queued(Uuid),
     Nothing,
+    /// Its event is not there: a restore may bring it yet.
+    Incomplete,
     Event {
         event: Arc<Event>,
         owner: Option<String>,
@@ -70,6 +72,8 @@ enum What {
 
 struct Read {
     changes: Option<Changes>,
+    /// No webhook is there yet: nothing was read.
+    awaited: bool,
     found: Vec<Found>,
     /// Where the stretch goes on; `None`: it was read to its end.
     to: Option<(u64, Uuid)>,
@@ -110,6 +114,9 @@ impl Worker {
             self.position.sweep();
             self.durable_below = None;
             self.scheduler.reread_due();
+            if now < self.definitions.restoring_until_ms {
+                self.reread_restored();
+            }
         }
         let mut begun = false;
         loop {
@@ -150,7 +157,7 @@ impl Worker {
         spi: &Connection,
         limit: usize,
         look_at_snapshot: bool,
-        advanced: &mut Option<webhooks_schedule::Position>,
+        advanced: &mut Option<Position>,
     ) -> Read {
         let mut position = self.position.clone();
         let mut durable_below = self.durable_below;
@@ -165,9 +172,10 @@ impl Worker {
             }
         }
         let changes = self.changes(spi);
+        let awaited = self.are_awaited(spi, changes.as_ref());
         let mut found = Vec::new();
         let mut to = None;
-        match position.next() {
+        match position.next().filter(|_| !awaited) {
             Some(stretch) if limit > 0 => {
                 (found, to) = Self::read_stretch(spi, stretch, limit);
                 make_durable(&found, durable_below);
@@ -178,6 +186,7 @@ impl Worker {
         *advanced = Some(position);
         Read {
             changes,
+            awaited,
             found,
             to,
             durable_below,
@@ -212,7 +221,7 @@ impl Worker {
             let what = if rows.get::<String>(row, 4).is_some() {
                 rows.uuid(row, 5).map_or(What::Nothing, What::Queued)
             } else {
-                Self::read_event(&rows, row, id).unwrap_or(What::Nothing)
+                Self::read_event(&rows, row, id).unwrap_or(What::Incomplete)
             };
             found.push(Found {
                 key: OutboxKey { id, block, offset },
@@ -248,17 +257,26 @@ impl Worker {
     }
 
     fn take(&mut self, read: Read, counted: u64) {
-        if let Some(changes) = read.changes {
-            self.take_changes(changes, counted);
-        }
+        let next_xid = self.position.next_xid();
+        let restored = read
+            .changes
+            .is_some_and(|changes| self.take_changes(changes, counted));
+        self.definitions.awaited = read.awaited;
         self.durable_below = read.durable_below;
         self.position.read_to(read.to);
+        if restored {
+            // What came with them may be anywhere, and was passed over while they were awaited.
+            self.position = Position::new();
+            self.durable_below = None;
+            self.polled_ms = 0;
+            self.scheduler.reread_due();
+        }
         let bytes = read.found.iter().map(Found::bytes).sum::<usize>();
         self.learn_size(bytes, read.found.len());
         let now = clock::now();
         let mut chosen = Vec::new();
         for it in read.found {
-            if self.scheduler.dispatched(it.key.id) {
+            if matches!(it.what, What::Incomplete) || self.scheduler.dispatched(it.key.id) {
                 continue;
             }
             chosen.clear();
@@ -274,7 +292,7 @@ impl Worker {
                     }
                     nothing(it.key.id)
                 }
-                What::Nothing => nothing(it.key.id),
+                What::Nothing | What::Incomplete => nothing(it.key.id),
                 What::Event {
                     event,
                     owner,
@@ -290,6 +308,7 @@ impl Worker {
                         row: subject.as_deref().unwrap_or(&event.data),
                         xid: it.xid,
                         created_ms: event.created_ms,
+                        next_xid,
                     };
                     self.scheduler.recipients(&addressed, &mut chosen);
                     event

@@ -18,6 +18,7 @@ use definitions::Definitions;
 use pgrx::pg_sys;
 use pgrx::prelude::PgSqlErrorCode;
 use settle::Settling;
+use start::Place;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use upkeep::Upkeep;
@@ -53,9 +54,11 @@ pub(crate) struct Worker {
     definitions: Definitions,
     settling: Settling,
     upkeep: Upkeep,
-    /// What `ALTER DATABASE … SET` said when the worker connected, and when that was last looked at.
-    database_settings: Option<String>,
-    configured_ms: u64,
+    /// What was known of the database when the worker connected, and when that was last looked at.
+    place: Place,
+    placed_ms: u64,
+    /// The count of changes of databases by then.
+    altered: u64,
     polled_ms: u64,
     swept_ms: u64,
     /// Not before: something failed that may be better soon.
@@ -130,13 +133,13 @@ impl Worker {
     fn run(&mut self) {
         let wait = crate::seam::wait::WaitSet::new(self.pool.fd());
         let mut outcomes = Vec::new();
-        self.slot.set_state(State::Running);
+        self.show_state();
         loop {
             self.obey();
             let pause = clock::mono_ms() < self.paused_until_ms;
             self.collect(&mut outcomes);
             self.scheduler.tick(&self.limits, clock::now());
-            self.follow_database_settings();
+            self.follow_place();
             if self.settings.enabled && !pause {
                 self.dispatch_if_due();
                 self.claim();
@@ -174,7 +177,9 @@ impl Worker {
                 pg_sys::ConfigReloadPending != 0,
             )
         };
-        if die || self.slot.stopped.load(Ordering::Acquire) {
+        let unwanted =
+            self.slot.stopped.load(Ordering::Acquire) || self.slot.dropping.load(Ordering::Acquire);
+        if die || unwanted {
             self.leave();
         }
         pgrx::check_for_interrupts!();
@@ -222,29 +227,32 @@ impl Worker {
         }
         self.limits = limits(&settings, self.descriptors);
         self.settings = settings;
-        self.slot.set_state(if self.settings.enabled {
-            State::Running
-        } else {
-            State::Disabled
-        });
+        self.show_state();
         self.scheduler.settings_changed();
         self.definitions.forget_versions();
         self.polled_ms = 0;
     }
 
-    /// Starts anew when `ALTER DATABASE … SET` has changed, which Postgres applies to new connections only.
-    fn follow_database_settings(&mut self) {
+    fn show_state(&self) {
+        self.slot.set_state(if self.settings.enabled {
+            State::Running
+        } else {
+            State::Disabled
+        });
+    }
+
+    /// Leaves when `ALTER DATABASE … SET` has changed, which Postgres applies to new connections only, when the
+    /// database has become a template, and when the extension has become another version.
+    fn follow_place(&mut self) {
         let now = clock::mono_ms();
-        if now < self.configured_ms + POLL_MS {
+        let altered = start::alterations();
+        if altered == self.altered && now < self.placed_ms + POLL_MS {
             return;
         }
-        self.configured_ms = now;
-        match transaction(
-            c"settings",
-            Isolation::ReadCommitted,
-            start::database_settings,
-        ) {
-            Ok(settings) if settings != self.database_settings => self.leave(),
+        self.placed_ms = now;
+        self.altered = altered;
+        match transaction(c"settings", Isolation::ReadCommitted, start::place) {
+            Ok(place) if place != self.place => self.leave(),
             Ok(_) => {}
             Err(error) => self.rolled_back("settings", &error),
         }

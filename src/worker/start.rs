@@ -5,11 +5,12 @@ use super::definitions::Definitions;
 use super::settle::Settling;
 use super::upkeep::Upkeep;
 use super::{Worker, exit, limits, network};
+use crate::error::Error;
 use crate::seam::clock;
 use crate::seam::sql::{self, Statement};
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::settings::Settings;
-use crate::shmem::{Slot, State};
+use crate::shmem::{self, Slot, State};
 use pgrx::pg_sys;
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -56,9 +57,12 @@ static MOVE_HOME: Statement = Statement::new(
                                             WHERE d.datname = pg_catalog.current_database())",
     &[],
 );
-static DATABASE_SETTINGS: Statement = Statement::new(
-    c"SELECT s.setconfig::text FROM pg_catalog.pg_db_role_setting s, pg_catalog.pg_database d
-       WHERE d.datname = pg_catalog.current_database() AND s.setdatabase = d.oid AND s.setrole = 0",
+static PLACE: Statement = Statement::new(
+    c"SELECT s.setconfig::text, d.datallowconn AND NOT d.datistemplate, e.extversion
+        FROM pg_catalog.pg_database d
+        LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0
+        LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'webhooks'
+       WHERE d.datname = pg_catalog.current_database()",
     &[],
 );
 /// Ends of attempts in the last minute, for the rate windows.
@@ -77,6 +81,17 @@ static RECENT: Statement = Statement::new(
        ORDER BY ended",
     &[],
 );
+
+/// What the worker was started for: when it changes, another worker follows, or none.
+#[derive(Debug, PartialEq)]
+pub(super) struct Place {
+    /// What `ALTER DATABASE … SET` says, as text.
+    settings: Option<String>,
+    /// It takes connections and is no template.
+    servable: bool,
+    /// Version of the extension.
+    version: Option<String>,
+}
 
 /// Whether the database has the extension no longer.
 pub(super) fn extension_is_gone() -> bool {
@@ -118,11 +133,11 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         Ok(state) => exit(Some((slot, state))),
         Err(error) => fail(&error),
     }
-    let database_settings =
-        match transaction(c"starting", Isolation::ReadCommitted, database_settings) {
-            Ok(found) => found,
-            Err(error) => fail(&error),
-        };
+    let altered = alterations();
+    let place = match transaction(c"starting", Isolation::ReadCommitted, place) {
+        Ok(found) => found,
+        Err(error) => fail(&error),
+    };
     let settings = Settings::read();
     let descriptors = descriptors(settings.max_in_flight);
     let pool = with_or_without_ca_file(&settings, |network| {
@@ -151,8 +166,9 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         definitions: Definitions::default(),
         settling: Settling::default(),
         upkeep: Upkeep::default(),
-        database_settings,
-        configured_ms: clock::mono_ms(),
+        place,
+        placed_ms: clock::mono_ms(),
+        altered,
         polled_ms: 0,
         swept_ms: clock::mono_ms(),
         paused_until_ms: 0,
@@ -220,12 +236,8 @@ fn look(slot: &Slot) -> State {
     sql::connect(|spi| {
         let rows = spi.read(&WHERE, &[]);
         let version: Option<String> = rows.get(0, 1);
-        if version.as_deref() != Some(env!("CARGO_PKG_VERSION")) {
-            pgrx::warning!(
-                "webhooks: the library is version {}, the extension {}: run ALTER EXTENSION webhooks UPDATE, or install the other library",
-                env!("CARGO_PKG_VERSION"),
-                version.unwrap_or_default()
-            );
+        if let Some(error) = version.and_then(Error::version) {
+            error.warn();
             return State::Mismatch;
         }
         if rows.get(0, 2) == Some(true) {
@@ -238,9 +250,21 @@ fn look(slot: &Slot) -> State {
     })
 }
 
-/// What `ALTER DATABASE … SET` says, as text.
-pub(super) fn database_settings() -> Option<String> {
-    sql::connect(|spi| spi.read(&DATABASE_SETTINGS, &[]).get(0, 1))
+/// What is known of the database now.
+pub(super) fn place() -> Place {
+    sql::connect(|spi| {
+        let rows = spi.read(&PLACE, &[]);
+        Place {
+            settings: rows.get(0, 1),
+            servable: rows.get(0, 2).unwrap_or(false),
+            version: rows.get(0, 3),
+        }
+    })
+}
+
+/// The count of changes of databases so far.
+pub(super) fn alterations() -> u64 {
+    shmem::shared().map_or(0, |shared| shared.alterations.load(Ordering::Acquire))
 }
 
 /// Ends of recent attempts by webhook, monotonic milliseconds.

@@ -231,7 +231,9 @@ impl Worker {
             let every = (retention_ms / 20).clamp(1_000, PASS_MS);
             // Beside a poll, so that an idle worker runs nothing between two of them.
             let polled = now < self.polled_ms + 1_000;
-            if self.upkeep.pass.is_none() && polled && now >= self.upkeep.passed_ms + every {
+            let due = polled && now >= self.upkeep.passed_ms + every;
+            // Events come before what needs them, when a dump is restored.
+            if self.upkeep.pass.is_none() && due && !self.definitions.awaited {
                 self.upkeep.passed_ms = now;
                 self.upkeep.pass = Some(Pass::Deliveries(Uuid::nil()));
             }

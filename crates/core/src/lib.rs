@@ -31,3 +31,4 @@ pub mod sign;
 pub mod time;
 pub mod token;
 pub mod verdict;
+pub mod version;

@@ -21,6 +21,8 @@ pub struct Addressed<'a> {
     pub xid: u64,
     /// When, Unix milliseconds.
     pub created_ms: i64,
+    /// The transaction to come.
+    pub next_xid: u64,
 }
 
 /// An outbox row: which event, and where the row lies.

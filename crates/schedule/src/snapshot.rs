@@ -114,6 +114,12 @@ impl Position {
         }
     }
 
+    /// The transaction that was to come when the last snapshot was taken.
+    #[must_use]
+    pub fn next_xid(&self) -> u64 {
+        self.last.as_ref().map_or(u64::MAX, |last| last.xmax)
+    }
+
     /// The stretch to read next.
     #[must_use]
     pub fn next(&self) -> Option<Stretch> {

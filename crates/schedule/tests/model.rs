@@ -209,7 +209,7 @@ impl World {
                     let number = self.tables.webhooks[&definition.id].0;
                     let lifetime = &definition.lifetime;
                     to.contains(&number)
-                        && lifetime.covers(definition.active, xid, event.created_ms)
+                        && lifetime.covers(definition.active, xid, event.created_ms, u64::MAX)
                 })
                 .collect();
             self.scheduler.offer(key, &event, &chosen, self.now);

@@ -33,7 +33,7 @@ impl Scheduler {
             if Some(definition.id) != of.about
                 && definition
                     .lifetime
-                    .covers(definition.active, of.xid, of.created_ms)
+                    .covers(definition.active, of.xid, of.created_ms, of.next_xid)
             {
                 chosen[kept] = chosen[next];
                 kept += 1;

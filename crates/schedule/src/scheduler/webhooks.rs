@@ -128,6 +128,15 @@ impl Scheduler {
         }
     }
 
+    /// The queue has rows of a webhook, which may have come by themselves: unless it is being read, it is read again.
+    pub fn has_rows(&mut self, webhook: Uuid) {
+        if let Some(&index) = self.by_webhook.get(&webhook)
+            && !self.endpoints[index].backlog
+        {
+            self.rewind(index, i64::MIN);
+        }
+    }
+
     /// An inactive webhook keeps only tests in memory; everything else waits in the queue.
     pub(super) fn empty_ready(&mut self, index: usize) {
         let ready = std::mem::take(&mut self.endpoints[index].ready);
