@@ -3,7 +3,9 @@
 Hostile objects note in public.caught who runs them.
 """
 
+import re
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -182,6 +184,30 @@ def test_to_ask_for_deliveries_that_are_not_there_costs_nobody_much(db):
     alice.execute("SET statement_timeout = '1s'")
     for call in ("get_delivery", "retry_delivery"):
         db.fails(f"SELECT webhooks.{call}(%s)", "delivery_" + "0" * 32, state="P0002", session=alice)
+
+
+def test_to_replay_much_takes_little_memory(db):
+    """A page of events at a time is in memory, however many there are."""
+    db.create_webhook(URL)
+    db.stop_worker()
+    db.execute("""
+        SELECT count(webhooks.emit('user.activity', jsonb_build_object('object', 'activity', 'n', n, 'text', t), 'alice'))
+          FROM generate_series(1, 30000) n,
+               (SELECT string_agg(md5(m::text), '') FROM generate_series(1, 45) m) t (t)""")
+    alice = db.as_owner("alice")
+    webhook = db.create_webhook(URL, session=alice, filters={"n": 7})
+
+    def peak_kb():
+        """Memory of its own: without the buffers that all share, as far as it has touched them."""
+        status = Path(f"/proc/{alice.info.backend_pid}/status").read_text()
+        figure = {name: int(re.search(rf"{name}:\s*(\d+)", status)[1]) for name in ("VmHWM", "RssShmem")}
+        return figure["VmHWM"] - figure["RssShmem"]
+
+    assert db.one("SELECT webhooks.replay(%s, 'epoch', 'epoch')", webhook["id"], session=alice) == 0
+    before = peak_kb()
+    assert db.one("SELECT webhooks.replay(%s, 'epoch')", webhook["id"], session=alice) == 1
+    grown = peak_kb() - before
+    assert grown < 25_000, f"{grown} kB"
 
 
 # The emit triggers, fired by somebody without rights

@@ -399,7 +399,8 @@ fn replay_events(
     };
     let (mut after, high) = (floor(since, -SLACK_MS), floor(until, SLACK_MS));
     let mut queued = 0;
-    loop {
+    // A connection for each page: what was read is given back with it, and there may be more than there is memory.
+    let mut page_of = |spi: &Connection| -> Result<bool, Error> {
         pgrx::check_for_interrupts!();
         let page = spi.write(
             &EVENTS,
@@ -469,8 +470,8 @@ fn replay_events(
             );
             queued += count;
         }
-        if page.len() < 1_000 {
-            return Ok(queued);
-        }
-    }
+        Ok(page.len() == 1_000)
+    };
+    while sql::connect(&mut page_of)? {}
+    Ok(queued)
 }

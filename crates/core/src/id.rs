@@ -248,9 +248,9 @@ mod tests {
             prop_assert_eq!(id.as_bytes()[7], event.as_bytes()[7]);
             let (low, high) = deliveries_of(event);
             prop_assert!(low <= id && id <= high);
-            let (low, high) = events_of(id);
-            prop_assert!(low <= event && event <= high);
-            prop_assert_eq!(&low.as_bytes()[..8], &high.as_bytes()[..8]);
+            let (first, last) = events_of(id);
+            prop_assert!(first <= event && event <= last);
+            prop_assert_eq!(&first.as_bytes()[..8], &last.as_bytes()[..8]);
             prop_assert_eq!(low.as_bytes()[8], 0x80);
             prop_assert_eq!(high.as_bytes()[8], 0xbf);
             prop_assert!(floor_of(ms) <= event && floor_of(ms) <= id);
