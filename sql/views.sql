@@ -35,10 +35,9 @@ COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) 
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands
 -- for it. Which events are for a webhook by their time is judged as crates/schedule/src/lifetime.rs does. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
-CREATE VIEW webhooks.pending WITH (security_barrier) AS
+CREATE VIEW webhooks.waiting WITH (security_invoker) AS
 SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
   FROM webhooks.queue q
- WHERE webhooks.may_read()
 UNION ALL
 SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.created_at
   FROM (SELECT o.id, o.xid FROM webhooks.outbox o WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 10000) o
@@ -55,7 +54,20 @@ SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.crea
                            FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation) p (at, under, over)
              WHERE e.created_at >= p.at AND NOT pg_visible_in_snapshot(o.xid, p.under)
                AND (NOT p.over OR (e.created_at <= w.resumed_at AND pg_visible_in_snapshot(o.xid, w.resumed_under))))
-        AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject))
+        AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject));
+COMMENT ON VIEW   webhooks.waiting IS 'Deliveries that have not ended, for views that judge their readers';
+COMMENT ON COLUMN webhooks.waiting.id IS 'The delivery';
+COMMENT ON COLUMN webhooks.waiting.event_id IS 'Its event';
+COMMENT ON COLUMN webhooks.waiting.webhook_id IS 'Its webhook';
+COMMENT ON COLUMN webhooks.waiting.attempts IS 'Requests made so far';
+COMMENT ON COLUMN webhooks.waiting.due IS 'When the next attempt may start; NULL: at once';
+COMMENT ON COLUMN webhooks.waiting.last_status IS 'HTTP status of the last attempt';
+COMMENT ON COLUMN webhooks.waiting.last_error IS 'Why the last attempt failed';
+COMMENT ON COLUMN webhooks.waiting.created_at IS 'When the delivery was made';
+
+CREATE VIEW webhooks.pending WITH (security_barrier) AS
+SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
+  FROM webhooks.waiting q
  WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.pending IS 'Deliveries that have not ended';
 COMMENT ON COLUMN webhooks.pending.id IS 'The delivery';

@@ -8,7 +8,7 @@ mod keys;
 mod request;
 mod rights;
 
-pub(crate) use request::Refusal;
+pub(crate) use request::{Refusal, header as request_header};
 pub(crate) use rights::Right;
 
 use crate::error::Error;
@@ -166,7 +166,7 @@ pub(crate) fn emitter(what: &'static str, event_type: &str) -> Result<Emitter, E
 /// Why the request that is being served is to be refused before anything is done for it; `None`: it is not,
 /// or it is not one for our REST functions.
 pub(crate) fn refusal() -> Result<Option<Refusal>, Error> {
-    if !request::is_for_our_schema() {
+    if !request::is_for_our_schema() || request::is_for_portal() {
         return Ok(None);
     }
     match request::owner() {
