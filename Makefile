@@ -18,6 +18,12 @@ demo: ## a cluster, a receiver, and verified deliveries between them (KEEP=1 lea
 demo-stop: ## stop what make demo KEEP=1 left running
 	@demo/stop
 
+serve: ## the REST API in the background: a cluster, PostgREST and nginx (PG=18); target/serve/env tells how to use it
+	@serve/run $(PG)
+
+serve-stop: ## stop what make serve started
+	@serve/stop
+
 test: ## the whole suite, the one that CI runs
 	@scripts/test
 
@@ -49,4 +55,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fuzz deny fmt clean
+.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test bench fuzz deny fmt clean
