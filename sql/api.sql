@@ -17,10 +17,6 @@ CREATE FUNCTION webhooks.answer_query(operation text, parameters text)
     RETURNS json LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_query_wrapper';
 COMMENT ON FUNCTION webhooks.answer_query IS 'Answers a request that only reads';
 
-CREATE FUNCTION webhooks.visible_owner()
-    RETURNS text LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'visible_owner_wrapper';
-COMMENT ON FUNCTION webhooks.visible_owner IS 'The owner whose rows the caller sees; NULL: those of all, for an administrator. Everybody else is refused';
-
 -- Reading: by GET, in a transaction that cannot write. PostgREST keeps limit and offset for itself.
 
 CREATE FUNCTION webhooks_api.list_webhooks(active text = NULL, event text = NULL, page_limit text = NULL, page_offset text = NULL) RETURNS json LANGUAGE sql STABLE PARALLEL UNSAFE

@@ -29,15 +29,21 @@ CREATE FUNCTION webhooks.wants(
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
     'Whether a webhook with these events, owner and filters gets an event with this type, owner and content';
 
+CREATE FUNCTION webhooks.visible_owner()
+    RETURNS text LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'visible_owner_wrapper';
+COMMENT ON FUNCTION webhooks.visible_owner IS 'The owner whose rows the caller sees; NULL: those of all, for an administrator. Everybody else is refused';
+
 -- Views whose readers are not the owner of the tables show nothing unless may_read() says so, once for each
 -- statement; security_barrier keeps conditions of the reader's from being tried on rows before. Views for our
 -- own functions alone read with the rights of whoever reads them.
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands
 -- for it. Which events are for a webhook by their time is judged as crates/schedule/src/lifetime.rs does. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
-CREATE VIEW webhooks.waiting WITH (security_invoker) AS
+CREATE VIEW webhooks.waiting WITH (security_barrier) AS
 SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
   FROM webhooks.queue q
+ WHERE ((SELECT webhooks.may_read())
+        OR q.webhook_id IN (SELECT m.id FROM webhooks.webhook m WHERE m.owner = (SELECT webhooks.visible_owner())))
 UNION ALL
 SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.created_at
   FROM (SELECT o.id, o.xid FROM webhooks.outbox o WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 10000) o
@@ -54,8 +60,10 @@ SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.crea
                            FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation) p (at, under, over)
              WHERE e.created_at >= p.at AND NOT pg_visible_in_snapshot(o.xid, p.under)
                AND (NOT p.over OR (e.created_at <= w.resumed_at AND pg_visible_in_snapshot(o.xid, w.resumed_under))))
-        AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject));
-COMMENT ON VIEW   webhooks.waiting IS 'Deliveries that have not ended, for views that judge their readers';
+        AND webhooks.wants(w.events, w.owner, w.filters, e.type, e.owner, e.data, e.subject))
+ WHERE ((SELECT webhooks.may_read())
+        OR w.owner = (SELECT webhooks.visible_owner()));
+COMMENT ON VIEW   webhooks.waiting IS 'Deliveries that have not ended, which the caller may see: as a reader of the log, or as their owner';
 COMMENT ON COLUMN webhooks.waiting.id IS 'The delivery';
 COMMENT ON COLUMN webhooks.waiting.event_id IS 'Its event';
 COMMENT ON COLUMN webhooks.waiting.webhook_id IS 'Its webhook';

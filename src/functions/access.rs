@@ -143,6 +143,7 @@ const REST: &[&str] = &[
     "webhooks.answer_bytes",
     "webhooks.answer_call",
     "webhooks.visible_owner",
+    "webhooks.may_read",
     "webhooks.wants",
     "webhooks.delivery_id",
     "webhooks.format_id",
