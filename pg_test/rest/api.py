@@ -1,8 +1,10 @@
 """The REST API over HTTP: the processes behind it, and callers."""
 
+import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ CODES = {
     503: "UNAVAILABLE",
 }
 # What an answer has no business to tell.
-INSIDES = re.compile(r"postgres|pgrst|sqlstate|\bsql\b|relation|schema|function|column|syntax at|nginx|\bnull value\b", re.IGNORECASE)
+INSIDES = re.compile(r"postgres|pgrst|sqlstate|\bsql\b|relation|schema|function|permission denied|syntax at|nginx|\bnull value\b", re.IGNORECASE)
 
 
 class Gateway:
@@ -71,6 +73,15 @@ class Gateway:
     def stop(self):
         self.client.close()
         subprocess.run([STACK, "stop", self.dir], check=True)
+
+    def raw(self, request):
+        """What comes back for these bytes: status and envelope."""
+        url = httpx.URL(self.url)
+        with socket.create_connection((url.host, url.port), timeout=30) as connection:
+            connection.sendall(request)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            return response.status, json.loads(response.read())
 
     def stop_postgrest(self):
         """Ends PostgREST alone."""

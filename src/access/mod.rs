@@ -183,6 +183,11 @@ pub(crate) fn refusal() -> Result<Option<Refusal>, Error> {
     }
 }
 
+/// Whether a request is being served that says whose it is, believed or not yet judged.
+pub(crate) fn serves_request() -> Result<bool, Error> {
+    request::is_served()
+}
+
 /// Fails unless the transaction may write.
 pub(crate) fn must_write(what: &'static str) -> Result<(), Error> {
     // SAFETY: variables of this process.

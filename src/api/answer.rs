@@ -59,6 +59,8 @@ pub(super) fn answer(operation: &str, form: Form<'_>) -> Json {
 pub(super) fn refuse(problem: &Problem) -> Json {
     let header = match (problem.code, problem.retry_after_s) {
         (Code::MethodNotAllowed, _) => Some(json!({ "Allow": "POST" })),
+        // For the gateway, which cannot tell our errors from PostgREST's otherwise.
+        (Code::Internal, _) => Some(json!({ "X-Webhooks-Error": problem.code.name() })),
         (_, Some(seconds)) => Some(json!({ "Retry-After": seconds.to_string() })),
         _ => None,
     };

@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::functions::{deliveries, events, secrets, webhooks};
 use crate::seam::clock;
 use crate::seam::json::JsonbText;
-use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::JsonB;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use webhooks_core::api::{Code, Field, Input, Kind, Problem, body, query};
@@ -99,12 +99,15 @@ pub(super) fn run(operation: &str, form: Form<'_>) -> Result<Done, Failure> {
     match operation {
         "emit" | "search_performed" | "user_activity" => {
             // Of these types, whoever may emit anything may emit this one.
-            access::emitter("events", webhooks_core::event_type::USER_ACTIVITY)?;
+            admitted(access::emitter(
+                "events",
+                webhooks_core::event_type::USER_ACTIVITY,
+            ))?;
             return emitted(operation, form);
         }
         _ => {}
     }
-    let caller = access::caller()?;
+    let caller = admitted(access::caller())?;
     match operation {
         "create_webhook" => {
             let input = Request::read(form, None)?.judged(CREATE, &[])?;
@@ -205,6 +208,16 @@ pub(super) fn run(operation: &str, form: Form<'_>) -> Result<Done, Failure> {
             done(ACCEPTED, deliveries::retry(Some(request.delivery()?)))
         }
         _ => figure(operation, form, &caller),
+    }
+}
+
+/// Whoever is calling; who is refused without having said who he is, is asked that first.
+fn admitted<T>(judged: Result<T, Error>) -> Result<T, Failure> {
+    match judged {
+        Err(Error::Denied { .. }) if !access::serves_request()? => {
+            Err(Problem::plain(Code::Unauthorized).into())
+        }
+        judged => Ok(judged?),
     }
 }
 
