@@ -39,6 +39,9 @@ pg-test: ## tests inside a server: make pg-test PG=15 [TEST=part of a name]
 cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 [ARGS='arguments of pytest']
 	@scripts/cluster-test $(PG) $(ARGS)
 
+rest-test: ## tests of the REST API: make rest-test PG=15 [ARGS='arguments of pytest']
+	@scripts/rest-test $(PG) $(ARGS)
+
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
 
@@ -55,4 +58,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test bench fuzz deny fmt clean
+.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test rest-test bench fuzz deny fmt clean

@@ -48,7 +48,6 @@ class Gateway:
             "DB_URI": f"postgresql://authenticator:{PASSWORD}@127.0.0.1:{server.port}/{db.name}",
             "JWT_SECRET": re.search(r"webhooks.jwt_secret = '(.*)'", secret)[1],
             "ANON_ROLE": "anon",
-            "API_KEY": self.key("nobody")["key"],
         }
         subprocess.run([STACK, "start", self.dir], env=environment, check=True)
         self.url = (self.dir / "gateway.url").read_text().strip()

@@ -162,6 +162,10 @@ def test_another_method_is_405_and_says_which_there_are(api, path, allowed, meth
     assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == allowed
 
 
+def test_trace_is_405_everywhere(api):
+    assert api.refused(405, "TRACE", "/api/v1/webhooks").headers["allow"]
+
+
 # 400: bodies
 
 
@@ -174,9 +178,20 @@ def test_a_body_that_is_no_json_object_is_400(api, method, path, body, content):
 
 
 @with_body
-def test_a_body_that_is_no_text_is_400(api, postgrest_itself, method, path, body):
-    for content in (b"\xff\xfe", b'{"url":"\xff"}', b'{"url":"a\x00b"}'):
+def test_a_body_that_is_no_text_is_400(api, method, path, body):
+    for content in (b"\x00", b'{"url":"a\x00b"}', b"\xff\xfe"):
         assert api.refused(400, method, filled(path), content=content).fields == {"body"}
+
+
+def test_a_body_with_broken_characters_is_400(api, postgrest_itself):
+    assert api.refused(400, "POST", "/api/v1/webhooks", content=b'{"url":"http://127.0.0.1/\xff","events":["*"]}').fields == {"body"}
+
+
+def test_what_is_said_of_long_input_is_short(api):
+    answer = api.refused(400, "POST", "/api/v1/webhooks", {f"{n}" + "\U0001f600" * 50: 1 for n in range(1_000)})
+    assert answer.error["message"]
+    answer = api.refused(400, "POST", "/api/v1/webhooks", {"url": URL, "events": ["größe \U0001f600"]})
+    assert "größe \U0001f600" in answer.error["message"]
 
 
 @with_body

@@ -15,6 +15,9 @@ const LATER_S: u64 = 3_600;
 /// The same, while the database is busy or is starting.
 const SOON_S: u64 = 1;
 
+/// The header that holds the envelope of an error once more.
+const ERROR_HEADER: &str = "X-Webhooks-Error";
+
 /// Why a request is not done.
 pub(super) enum Failure {
     /// What it says is not right.
@@ -56,13 +59,12 @@ pub(super) fn answer(operation: &str, form: Form<'_>) -> Json {
 }
 
 /// Answers with an error.
-pub(super) fn refuse(problem: &Problem) -> Json {
+fn refuse(problem: &Problem) -> Json {
     let header = match (problem.code, problem.retry_after_s) {
         (Code::MethodNotAllowed, _) => Some(json!({ "Allow": "POST" })),
-        // For the gateway, which cannot tell our errors from PostgREST's otherwise.
-        (Code::Internal, _) => Some(json!({ "X-Webhooks-Error": problem.code.name() })),
         (_, Some(seconds)) => Some(json!({ "Retry-After": seconds.to_string() })),
-        _ => None,
+        // For the gateway, which cannot tell our errors from PostgREST's own otherwise, and replaces those.
+        _ => Some(json!({ ERROR_HEADER: problem.header() })),
     };
     respond(problem.code.status(), header);
     Json(problem.envelope())

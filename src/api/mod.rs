@@ -29,14 +29,6 @@ fn answer_body(operation: &str, body: Option<&str>) -> pgrx::Json {
 }
 
 #[pg_extern(sql = false)]
-fn answer_bytes(operation: &str, body: Option<&[u8]>) -> pgrx::Json {
-    match webhooks_core::api::body::text(body.unwrap_or_default()) {
-        Ok(body) => answer::answer(operation, Form::Body(body)),
-        Err(problem) => answer::refuse(&problem),
-    }
-}
-
-#[pg_extern(sql = false)]
 fn answer_call(operation: &str, arguments: Option<&str>) -> pgrx::Json {
     answer::answer(operation, Form::Call(arguments.unwrap_or_default()))
 }

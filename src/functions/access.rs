@@ -140,7 +140,6 @@ const REST: &[&str] = &[
     "webhooks_api.portal",
     "webhooks.answer_query",
     "webhooks.answer_body",
-    "webhooks.answer_bytes",
     "webhooks.answer_call",
     "webhooks.visible_owner",
     "webhooks.may_read",
@@ -153,7 +152,6 @@ const REST_EMIT: &[&str] = &[
     "webhooks_api.search_performed",
     "webhooks_api.user_activity",
     "webhooks.answer_body",
-    "webhooks.answer_bytes",
     "webhooks.answer_call",
 ];
 const REST_VIEWS: [&str; 3] = [

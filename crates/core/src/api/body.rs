@@ -5,14 +5,6 @@ use crate::json;
 use crate::quote::quote;
 use serde_json::{Map, Value};
 
-/// A body as text.
-///
-/// # Errors
-/// What is not UTF-8 is not JSON either.
-pub fn text(bytes: &[u8]) -> Result<&str, Problem> {
-    std::str::from_utf8(bytes).map_err(|_| Problem::body("the body is not UTF-8".to_owned()))
-}
-
 /// The object that a body holds; an empty body is an empty object.
 ///
 /// # Errors
@@ -181,7 +173,6 @@ mod tests {
         }
         let deep = "[".repeat(200) + &"]".repeat(200);
         assert_eq!(wrong(&deep), ["body"]);
-        assert_eq!(text(b"\xff").unwrap_err().details[0].field, "body");
     }
 
     #[test]

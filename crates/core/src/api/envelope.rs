@@ -1,6 +1,12 @@
 //! The envelope of every answer, and which error is which.
 
 use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// The longest envelope that is put into a header, in bytes: the gateway takes 16 KiB of headers.
+const HEADER_MAX: usize = 12_000;
+/// So many characters of a message stay, where an envelope is too long.
+const MESSAGE_MAX: usize = 500;
 
 /// The errors that there are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -174,6 +180,44 @@ impl Problem {
             "error": { "code": self.code.name(), "message": self.message, "details": details },
         })
     }
+
+    /// The envelope as a header can hold it: in one line of ASCII, and not too long. What would be has the
+    /// beginning of its message alone.
+    #[must_use]
+    pub fn header(&self) -> String {
+        let whole = ascii(&self.envelope().to_string());
+        if whole.len() <= HEADER_MAX {
+            return whole;
+        }
+        let short = Self {
+            message: self
+                .message
+                .chars()
+                .take(MESSAGE_MAX)
+                .chain(['…'])
+                .collect(),
+            details: Vec::new(),
+            ..self.clone()
+        };
+        ascii(&short.envelope().to_string())
+    }
+}
+
+/// A text in ASCII alone: what is not becomes an escape, as JSON has it.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for char in json.chars() {
+        // U+007F is ASCII, and not allowed in a header.
+        if matches!(char, ' '..='~') {
+            out.push(char);
+        } else {
+            for unit in char.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
 }
 
 /// The envelope of what was asked for.
@@ -200,6 +244,25 @@ mod tests {
             success(json!({ "id": 1 })).to_string(),
             r#"{"success":true,"data":{"id":1}}"#
         );
+    }
+
+    #[test]
+    fn a_header_holds_the_envelope_in_ascii() {
+        let mut problem = Problem::body("größe \u{1f600}\n\u{7f}".to_owned());
+        let header = problem.header();
+        assert!(
+            header.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{header}"
+        );
+        assert!(
+            header.contains("gr\\u00f6\\u00dfe \\ud83d\\ude00\\n"),
+            "{header}"
+        );
+        assert_eq!(crate::json::parse(&header), Ok(problem.envelope()));
+        problem.message = "é".repeat(100_000);
+        let header = problem.header();
+        assert!(header.len() <= HEADER_MAX);
+        assert!(header.contains("VALIDATION_ERROR"));
     }
 
     #[test]
