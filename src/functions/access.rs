@@ -167,6 +167,7 @@ const LOG_VIEWS: [&str; 4] = [
 ];
 /// With what the views call, which Postgres lets the views' readers execute.
 const READ: &[&str] = &[
+    "webhooks.visible_owner",
     "webhooks.metrics",
     "webhooks.may_read",
     "webhooks.worker",
