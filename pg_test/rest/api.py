@@ -28,7 +28,9 @@ CODES = {
     503: "UNAVAILABLE",
 }
 # What an answer has no business to tell.
-INSIDES = re.compile(r"postgres|pgrst|sqlstate|\bsql\b|relation|schema|function|permission denied|syntax at|nginx|\bnull value\b", re.IGNORECASE)
+INSIDES = re.compile(
+    r"postgres|pgrst|sqlstate|\bsql\b|relation|schema|function|permission denied|syntax at|nginx|\bnull value\b", re.IGNORECASE
+)
 
 
 class Gateway:

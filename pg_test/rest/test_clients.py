@@ -66,8 +66,9 @@ def test_views_show_deliveries_and_attempts_to_their_owner_alone(client, gateway
     receiver.wait(3)
     deliveries = client.from_("deliveries").select("*").eq("state", "delivered").order("created_at").execute().data
     assert [it["webhook_id"] for it in deliveries] == [webhook["id"]] * 2
-    attempts = client.from_("attempts").select("delivery_id,status").in_("delivery_id", [it["id"] for it in deliveries]).execute().data
-    assert sorted(it["delivery_id"] for it in attempts) == sorted(it["id"] for it in deliveries)
+    ids = [it["id"] for it in deliveries]
+    attempts = client.from_("attempts").select("delivery_id,status").in_("delivery_id", ids).execute().data
+    assert sorted(it["delivery_id"] for it in attempts) == sorted(ids)
     assert {it["status"] for it in attempts} == {200}
 
 

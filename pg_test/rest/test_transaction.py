@@ -1,4 +1,4 @@
-"""The REST functions without a server: transactions as PostgREST makes them, so that what it relies on is checked where it is not."""
+"""The REST functions without a server: transactions as PostgREST makes them, for where it cannot be had."""
 
 import contextlib
 import json
@@ -266,7 +266,8 @@ def test_a_role_without_the_right_is_403_even_if_it_may_call(rest, db, keys):
 
 def test_the_check_lets_the_page_through_and_composes_with_another(rest, db, keys):
     db.execute("CREATE SCHEMA app")
-    db.execute("CREATE FUNCTION app.check() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM webhooks_api.check_request(); END $$")
+    body = "BEGIN PERFORM webhooks_api.check_request(); END"
+    db.execute(f"CREATE FUNCTION app.check() RETURNS void LANGUAGE plpgsql AS $${body}$$")
     db.execute(f"GRANT USAGE ON SCHEMA app TO {keys.role}")
     with rest(check="app.check()") as request:
         create(request)
@@ -349,7 +350,8 @@ def test_conditions_on_views_are_not_tried_on_rows_of_others(rest, db, keys):
     db.execute("CREATE SCHEMA app")
     db.execute(f"GRANT ALL ON SCHEMA app TO {keys.role}")
     db.execute(
-        "CREATE FUNCTION app.peek(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001 AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$"
+        "CREATE FUNCTION app.peek(text) RETURNS boolean LANGUAGE plpgsql COST 0.0001"
+        " AS $$ BEGIN RAISE NOTICE '%', $1; RETURN true; END $$"
     )
     with rest("GET") as request:
         heard = []
