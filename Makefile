@@ -18,6 +18,12 @@ demo: ## a cluster, a receiver, and verified deliveries between them (KEEP=1 lea
 demo-stop: ## stop what make demo KEEP=1 left running
 	@demo/stop
 
+serve: ## the REST API in the background: a cluster, PostgREST and nginx (PG=18); target/serve/env tells how to use it
+	@serve/run $(PG)
+
+serve-stop: ## stop what make serve started
+	@serve/stop
+
 test: ## the whole suite, the one that CI runs
 	@scripts/test
 
@@ -32,6 +38,9 @@ pg-test: ## tests inside a server: make pg-test PG=15 [TEST=part of a name]
 
 cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 [ARGS='arguments of pytest']
 	@scripts/cluster-test $(PG) $(ARGS)
+
+rest-test: ## tests of the REST API: make rest-test PG=15 [ARGS='arguments of pytest']
+	@scripts/rest-test $(PG) $(ARGS)
 
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
@@ -60,4 +69,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench bench-paths soak fuzz freeze deny fmt clean
+.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test rest-test bench bench-paths soak fuzz freeze deny fmt clean

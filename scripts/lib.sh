@@ -41,6 +41,10 @@ case :$PATH: in
 *) export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH" ;;
 esac
 
+# Stands in for PostgREST where there is none; scripts/setup builds it.
+postrust_version=3.1.0
+postgrest_substitute() { echo "$WEBHOOKS_CACHE/postrust-$postrust_version/bin/postrust"; }
+
 # as_root command…: as it is for root, else through sudo.
 as_root() {
     if am_root; then

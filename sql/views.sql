@@ -29,6 +29,10 @@ CREATE FUNCTION webhooks.wants(
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
     'Whether a webhook with these events, owner and filters gets an event with this type, owner and content';
 
+CREATE FUNCTION webhooks.visible_owner()
+    RETURNS text LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'visible_owner_wrapper';
+COMMENT ON FUNCTION webhooks.visible_owner IS 'The owner whose rows the caller sees; NULL: those of all, for an administrator. Everybody else is refused';
+
 -- Views whose readers are not the owner of the tables show nothing unless may_read() says so, once for each
 -- statement; security_barrier keeps conditions of the reader's from being tried on rows before. A view that is
 -- a UNION ALL by itself is no barrier for the planner, which takes it apart and asks the reader's operators about
@@ -40,10 +44,10 @@ CREATE FUNCTION webhooks.undispatched()
     LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100
     AS 'MODULE_PATHNAME', 'undispatched_wrapper';
 COMMENT ON FUNCTION webhooks.undispatched IS
-    'Deliveries that events in the outbox stand for, by what the worker would decide; nothing for those who may not read the log';
+    'Deliveries that events in the outbox stand for, by what the worker would decide: all for a reader of the log, an owner''s for the owner';
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands for it.
-CREATE VIEW webhooks.pending WITH (security_barrier) AS
+CREATE VIEW webhooks.waiting WITH (security_barrier) AS
 SELECT p.*
   FROM (
         SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
@@ -52,6 +56,21 @@ SELECT p.*
         SELECT u.id, u.event_id, u.webhook_id, 0, NULL, NULL, NULL, u.created_at
           FROM webhooks.undispatched() u
        ) p
+ WHERE (SELECT webhooks.may_read())
+    OR p.webhook_id IN (SELECT m.id FROM webhooks.webhook m WHERE m.owner = (SELECT webhooks.visible_owner()));
+COMMENT ON VIEW   webhooks.waiting IS 'Deliveries that have not ended, which the caller may see: as a reader of the log, or as their owner';
+COMMENT ON COLUMN webhooks.waiting.id IS 'The delivery';
+COMMENT ON COLUMN webhooks.waiting.event_id IS 'Its event';
+COMMENT ON COLUMN webhooks.waiting.webhook_id IS 'Its webhook';
+COMMENT ON COLUMN webhooks.waiting.attempts IS 'Requests made so far';
+COMMENT ON COLUMN webhooks.waiting.due IS 'When the next attempt may start; NULL: at once';
+COMMENT ON COLUMN webhooks.waiting.last_status IS 'HTTP status of the last attempt';
+COMMENT ON COLUMN webhooks.waiting.last_error IS 'Why the last attempt failed';
+COMMENT ON COLUMN webhooks.waiting.created_at IS 'When the delivery was made';
+
+CREATE VIEW webhooks.pending WITH (security_barrier) AS
+SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
+  FROM webhooks.waiting q
  WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.pending IS 'Deliveries that have not ended';
 COMMENT ON COLUMN webhooks.pending.id IS 'The delivery';

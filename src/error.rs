@@ -15,6 +15,8 @@ pub(crate) enum Error {
     Invalid {
         message: String,
         hint: Option<String>,
+        /// Which field of the API's, where it is one's.
+        field: Option<&'static str>,
     },
     /// An id that names nothing the caller may see.
     #[error("{what} \"{id}\" does not exist")]
@@ -51,6 +53,8 @@ pub(crate) enum Error {
     Limit {
         message: String,
         hint: Option<String>,
+        /// When it is worth trying again, in seconds.
+        retry_after_s: Option<u64>,
     },
     /// The transaction is read-only.
     #[error("cannot execute {0} in a read-only transaction")]
@@ -107,6 +111,19 @@ impl Error {
         Self::Invalid {
             message: message.into(),
             hint: hint.into().0,
+            field: None,
+        }
+    }
+
+    /// The same, if it is a value that is not acceptable, as one of this field.
+    pub(crate) fn of(self, field: &'static str) -> Self {
+        match self {
+            Self::Invalid { message, hint, .. } => Self::Invalid {
+                message,
+                hint,
+                field: Some(field),
+            },
+            other => other,
         }
     }
 
@@ -133,7 +150,7 @@ impl Error {
         }
     }
 
-    fn code(&self) -> PgSqlErrorCode {
+    pub(crate) fn code(&self) -> PgSqlErrorCode {
         match self {
             Self::Invalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::Absent { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
@@ -153,7 +170,7 @@ impl Error {
         }
     }
 
-    fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Invalid { hint, .. }
             | Self::State { hint, .. }

@@ -8,6 +8,7 @@
 //! Everything in this crate runs on the main thread of a Postgres process.
 
 mod access;
+mod api;
 mod ddl;
 mod definition;
 mod emit;
@@ -37,10 +38,11 @@ extension_sql_file!(
     requires = ["functions"]
 );
 extension_sql_file!("../sql/views.sql", name = "views", requires = ["access"]);
+extension_sql_file!("../sql/api.sql", name = "api", requires = ["views"]);
 extension_sql_file!(
     "../sql/grants.sql",
     name = "grants",
-    requires = ["views"],
+    requires = ["api"],
     finalize
 );
 

@@ -27,8 +27,14 @@ API = {
     "send_test",
 }
 EMIT = {"emit", "search_performed", "user_activity"}
+# The REST functions, with what they and the views of own rows are made of.
+ANSWERS = {"answer_body", "answer_call"}
+REST = ANSWERS | {f"webhooks_api.{name}" for name in API | {"status", "activity", "event_types", "portal"}}
+REST |= {"answer_query", "visible_owner", "may_read", "undispatched", "format_id"}
+REST_EMIT = ANSWERS | {f"webhooks_api.{name}" for name in EMIT}
+REST_VIEWS = {"webhooks_api.webhooks", "webhooks_api.deliveries", "webhooks_api.attempts"}
 # With what the views are made of.
-READ = {"metrics", "may_read", "worker", "undispatched", "wants", "delivery_id", "format_id", "format_time"}
+READ = {"metrics", "may_read", "visible_owner", "worker", "undispatched", "format_id", "format_time"}
 ADMIN = {
     "register_event_type",
     "attach",
@@ -43,25 +49,27 @@ ADMIN = {
 }
 LOG = {"deliveries", "attempts", "status", "attached"}
 FUNCTIONS = {
-    "api": API | PURE,
-    "emit": EMIT | PURE,
+    "api": API | REST | PURE,
+    "emit": EMIT | REST_EMIT | PURE,
     "read": READ,
-    "admin": API | EMIT | READ | ADMIN | PURE,
+    "admin": API | REST | EMIT | REST_EMIT | READ | ADMIN | PURE,
     "gateway": set(),
 }
-VIEWS = {"api": set(), "emit": set(), "read": LOG, "admin": LOG | {"api_keys"}, "gateway": set()}
+VIEWS = {"api": REST_VIEWS, "emit": set(), "read": LOG, "admin": LOG | REST_VIEWS | {"api_keys"}, "gateway": set()}
 # What no role needs: triggers call them, and CREATE EXTENSION.
-NOBODYS = {"emit_changes", "webhook_changed", "install"}
+NOBODYS = {"emit_changes", "webhook_changed", "install", "wants", "delivery_id"}
 
 
 def reach(db, role):
-    """The functions and views of schema webhooks that a role may use, whether it may use anything, and check_request."""
+    """The functions and views that a role may use, whether it may use anything in schema webhooks, and check_request."""
     schema = "has_schema_privilege(%(role)s, 'webhooks', 'USAGE')"
     functions = """
-        SELECT proname FROM pg_proc WHERE pronamespace = 'webhooks'::regnamespace
+        SELECT replace(pronamespace::regnamespace || '.' || proname, 'webhooks.', '') FROM pg_proc
+         WHERE pronamespace IN ('webhooks'::regnamespace, 'webhooks_api'::regnamespace) AND proname <> 'check_request'
            AND has_function_privilege(%(role)s, oid, 'EXECUTE')"""
     views = """
-        SELECT relname FROM pg_class WHERE relnamespace = 'webhooks'::regnamespace AND relkind IN ('r', 'v')
+        SELECT replace(relnamespace::regnamespace || '.' || relname, 'webhooks.', '') FROM pg_class
+         WHERE relnamespace IN ('webhooks'::regnamespace, 'webhooks_api'::regnamespace) AND relkind IN ('r', 'v')
            AND (has_table_privilege(%(role)s, oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
                 OR has_any_column_privilege(%(role)s, oid, 'SELECT, INSERT, UPDATE, REFERENCES'))"""
     check = """
@@ -90,8 +98,10 @@ def test_a_right_opens_what_it_is_for_and_nothing_else(shared_db, right):
 
 
 def test_every_function_is_for_some_right(shared_db):
-    functions = shared_db.rows("SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'webhooks'::regnamespace")
-    assert {row["proname"] for row in functions} == FUNCTIONS["admin"] | NOBODYS
+    functions = shared_db.rows("""
+        SELECT DISTINCT replace(pronamespace::regnamespace || '.' || proname, 'webhooks.', '') AS name FROM pg_proc
+         WHERE pronamespace IN ('webhooks'::regnamespace, 'webhooks_api'::regnamespace) AND proname <> 'check_request'""")
+    assert {row["name"] for row in functions} == FUNCTIONS["admin"] | NOBODYS
 
 
 @pytest.mark.parametrize("right", RIGHTS)
@@ -505,13 +515,14 @@ def test_views_either_ask_and_are_barriers_or_read_as_their_reader(shared_db):
     """Which conditions are tried first, and what statistics tell, is then nothing that a reader can turn to use."""
     views = shared_db.rows("""
         SELECT relname, reloptions, pg_get_viewdef(oid) AS definition FROM pg_class
-         WHERE relnamespace = 'webhooks'::regnamespace AND relkind = 'v'""")
+         WHERE relnamespace IN ('webhooks'::regnamespace, 'webhooks_api'::regnamespace) AND relkind = 'v'""")
     ours = {"webhook_object", "delivery_object"}
     for view in views:
         expected = "security_invoker" if view["relname"] in ours else "security_barrier"
         assert view["reloptions"] == [f"{expected}=true"], view["relname"]
-        assert (view["relname"] in ours) != ("webhooks.may_" in view["definition"]), view["relname"]
-    assert {view["relname"] for view in views} == LOG | ours | {"pending", "api_keys"}
+        asks = "webhooks.may_" in view["definition"] or "webhooks.visible_owner()" in view["definition"]
+        assert (view["relname"] in ours) != asks, view["relname"]
+    assert {view["relname"] for view in views} == LOG | ours | {"waiting", "pending", "api_keys", "webhooks"}
 
 
 def test_conditions_of_a_reader_without_rights_are_not_tried_on_rows(db, receiver):

@@ -8,7 +8,7 @@ mod keys;
 mod request;
 mod rights;
 
-pub(crate) use request::Refusal;
+pub(crate) use request::{Refusal, header as request_header};
 pub(crate) use rights::Right;
 
 use crate::error::Error;
@@ -166,7 +166,7 @@ pub(crate) fn emitter(what: &'static str, event_type: &str) -> Result<Emitter, E
 /// Why the request that is being served is to be refused before anything is done for it; `None`: it is not,
 /// or it is not one for our REST functions.
 pub(crate) fn refusal() -> Result<Option<Refusal>, Error> {
-    if !request::is_for_our_schema() {
+    if !request::is_for_our_schema() || request::is_for_portal() {
         return Ok(None);
     }
     match request::owner() {
@@ -181,6 +181,11 @@ pub(crate) fn refusal() -> Result<Option<Refusal>, Error> {
         Err(Error::Refused(refusal)) => Ok(Some(refusal)),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a request is being served that says whose it is, believed or not yet judged.
+pub(crate) fn serves_request() -> Result<bool, Error> {
+    request::is_served()
 }
 
 /// Fails unless the transaction may write.

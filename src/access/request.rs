@@ -143,6 +143,11 @@ pub(super) fn is_for_our_schema() -> bool {
     first.trim_matches('"') == OURS || named("accept-profile") || named("content-profile")
 }
 
+/// Whether the request is one for the page, which anybody may have.
+pub(super) fn is_for_portal() -> bool {
+    setting(c"request.path").is_some_and(|path| path == "/rpc/portal")
+}
+
 /// The bearer token of the request, if it has one.
 pub(super) fn bearer() -> Result<Option<String>, Error> {
     let Some(headers) = setting(c"request.headers") else {
@@ -158,8 +163,8 @@ pub(super) fn bearer() -> Result<Option<String>, Error> {
         .map(str::to_owned))
 }
 
-/// A header of the request.
-fn header(name: &str) -> Option<String> {
+/// A header of the request, by its name in lower case.
+pub(crate) fn header(name: &str) -> Option<String> {
     let headers: serde_json::Value = serde_json::from_str(&setting(c"request.headers")?).ok()?;
     headers.get(name)?.as_str().map(str::to_owned)
 }

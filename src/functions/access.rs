@@ -20,7 +20,7 @@ static GRANTS: Statement = Statement::new(
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
        WHERE n.nspname || '.' || p.proname = ANY ($4)
       UNION ALL
-      SELECT pg_catalog.format('GRANT SELECT ON webhooks.%I TO %I', v.name, $1) FROM pg_catalog.unnest($5) AS v(name)",
+      SELECT pg_catalog.format('GRANT SELECT ON %s TO %I', v.name::pg_catalog.regclass, $1) FROM pg_catalog.unnest($5) AS v(name)",
     NAMES,
 );
 /// The statements that take it away.
@@ -31,7 +31,7 @@ static REVOKES: Statement = Statement::new(
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
        WHERE n.nspname || '.' || p.proname = ANY ($4)
       UNION ALL
-      SELECT pg_catalog.format('REVOKE SELECT ON webhooks.%I FROM %I', v.name, $1) FROM pg_catalog.unnest($5) AS v(name)
+      SELECT pg_catalog.format('REVOKE SELECT ON %s FROM %I', v.name::pg_catalog.regclass, $1) FROM pg_catalog.unnest($5) AS v(name)
       UNION ALL
       SELECT pg_catalog.format('REVOKE USAGE ON TYPE webhooks.%I FROM %I', $2, $1)",
     NAMES,
@@ -71,21 +71,22 @@ impl Reach {
         };
         match right {
             Right::Gateway => return reach,
-            Right::Api => reach.functions.extend([API, PURE].concat()),
-            Right::Emit => reach.functions.extend([EMIT, PURE].concat()),
+            Right::Api => reach.functions.extend([API, REST, PURE].concat()),
+            Right::Emit => reach.functions.extend([EMIT, REST_EMIT, PURE].concat()),
             Right::Read => reach.functions.extend(READ),
             Right::Admin => reach
                 .functions
-                .extend([API, EMIT, READ, ADMIN, PURE].concat()),
+                .extend([API, REST, EMIT, REST_EMIT, READ, ADMIN, PURE].concat()),
         }
         reach.schemas.push("webhooks");
+        if matches!(right, Right::Api | Right::Admin) {
+            reach.views.extend(REST_VIEWS);
+        }
         if matches!(right, Right::Read | Right::Admin) {
-            reach
-                .views
-                .extend(["deliveries", "attempts", "status", "attached"]);
+            reach.views.extend(LOG_VIEWS);
         }
         if right == Right::Admin {
-            reach.views.push("api_keys");
+            reach.views.push("webhooks.api_keys");
         }
         reach
     }
@@ -120,14 +121,56 @@ const EMIT: &[&str] = &[
     "webhooks.search_performed",
     "webhooks.user_activity",
 ];
+/// With what the views of own rows call.
+const REST: &[&str] = &[
+    "webhooks_api.list_webhooks",
+    "webhooks_api.get_webhook",
+    "webhooks_api.list_deliveries",
+    "webhooks_api.get_delivery",
+    "webhooks_api.status",
+    "webhooks_api.activity",
+    "webhooks_api.event_types",
+    "webhooks_api.create_webhook",
+    "webhooks_api.update_webhook",
+    "webhooks_api.delete_webhook",
+    "webhooks_api.rotate_secret",
+    "webhooks_api.send_test",
+    "webhooks_api.replay",
+    "webhooks_api.retry_delivery",
+    "webhooks_api.portal",
+    "webhooks.answer_query",
+    "webhooks.answer_body",
+    "webhooks.answer_call",
+    "webhooks.visible_owner",
+    "webhooks.may_read",
+    "webhooks.undispatched",
+    "webhooks.format_id",
+];
+const REST_EMIT: &[&str] = &[
+    "webhooks_api.emit",
+    "webhooks_api.search_performed",
+    "webhooks_api.user_activity",
+    "webhooks.answer_body",
+    "webhooks.answer_call",
+];
+const REST_VIEWS: [&str; 3] = [
+    "webhooks_api.webhooks",
+    "webhooks_api.deliveries",
+    "webhooks_api.attempts",
+];
+const LOG_VIEWS: [&str; 4] = [
+    "webhooks.deliveries",
+    "webhooks.attempts",
+    "webhooks.status",
+    "webhooks.attached",
+];
 /// With what the views call, which Postgres lets the views' readers execute.
 const READ: &[&str] = &[
+    "webhooks.visible_owner",
     "webhooks.metrics",
     "webhooks.may_read",
     "webhooks.worker",
     "webhooks.undispatched",
-    "webhooks.wants",
-    "webhooks.delivery_id",
     "webhooks.format_id",
     "webhooks.format_time",
 ];

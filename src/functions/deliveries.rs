@@ -149,104 +149,110 @@ fn list_deliveries(
     page_limit: Option<i32>,
     page_offset: Option<i32>,
 ) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        let (limit, offset) = page(page_limit, page_offset)?;
-        if let Some(state) = state.filter(|state| !STATES.contains(state)) {
-            return Err(Error::invalid(
-                format!("unknown state \"{}\"", quote(state)),
-                "Known are pending, delivered, failed and cancelled.",
-            ));
-        }
-        as_owner(|| {
-            sql::connect(|spi| {
-                if let Err(absent) = must_exist(spi, webhook, caller.owner()) {
-                    // Its log outlives a webhook.
-                    let deleted = [sql::uuid(webhook), arg(caller.owner())];
-                    if spi.write(&DELETED, &deleted).len() == 0 {
-                        return Err(absent);
-                    }
-                }
-                let which = [sql::uuid(webhook), arg(state)];
-                let total = spi.write(&COUNT, &which).get::<i64>(0, 1).unwrap_or(0);
-                let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
-                let deliveries: Vec<Value> = (0..rows.len())
-                    .filter_map(|row| rows.json(row, 1))
-                    .collect();
-                Ok(JsonB(
-                    json!({ "deliveries": deliveries, "pagination": pagination(total, limit, offset) }),
-                ))
-            })
+    reply(list(webhook_id, state, page_limit, page_offset))
+}
+
+/// `webhooks.list_deliveries()`.
+pub(crate) fn list(
+    webhook_id: Option<&str>,
+    state: Option<&str>,
+    page_limit: Option<i32>,
+    page_offset: Option<i32>,
+) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    let webhook = parse_id(Kind::Webhook, webhook_id)?;
+    let (limit, offset) = page(page_limit, page_offset)?;
+    if let Some(state) = state.filter(|state| !STATES.contains(state)) {
+        return Err(Error::invalid(
+            format!("unknown state \"{}\"", quote(state)),
+            "Known are pending, delivered, failed and cancelled.",
+        )
+        .of("state"));
+    }
+    as_owner(|| {
+        sql::connect(|spi| {
+            must_be_logged(spi, webhook, caller.owner())?;
+            let which = [sql::uuid(webhook), arg(state)];
+            let total = spi.write(&COUNT, &which).get::<i64>(0, 1).unwrap_or(0);
+            let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
+            let deliveries: Vec<Value> = (0..rows.len())
+                .filter_map(|row| rows.json(row, 1))
+                .collect();
+            Ok(JsonB(
+                json!({ "deliveries": deliveries, "pagination": pagination(total, limit, offset) }),
+            ))
         })
-    })())
+    })
 }
 
 #[pg_extern(sql = false)]
 fn get_delivery(delivery_id: Option<&str>) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        let delivery = parse_id(Kind::Delivery, delivery_id)?;
-        as_owner(|| sql::connect(|spi| shown(spi, delivery, &caller).map(JsonB)))
-    })())
+    reply(get(delivery_id))
+}
+
+/// `webhooks.get_delivery()`.
+pub(crate) fn get(delivery_id: Option<&str>) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    let delivery = parse_id(Kind::Delivery, delivery_id)?;
+    as_owner(|| sql::connect(|spi| shown(spi, delivery, &caller).map(JsonB)))
 }
 
 #[pg_extern(sql = false)]
 fn retry_delivery(delivery_id: Option<&str>) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        access::must_write("retry_delivery()")?;
-        let delivery = parse_id(Kind::Delivery, delivery_id)?;
-        as_owner(|| {
-            sql::connect(|spi| {
-                let rows = spi.write(&STATE, &one(delivery, &caller));
-                let (state, webhook_exists, event_exists) = (
-                    rows.get::<String>(0, 1),
-                    rows.get(0, 2) == Some(true),
-                    rows.get(0, 3) == Some(true),
-                );
-                match state.as_deref() {
-                    None => return Err(absent(delivery)),
-                    Some("pending") => {
-                        return Err(Error::State {
-                            message: "the delivery is pending already".to_owned(),
-                            hint: Some(
-                                "It will be attempted when it is due: see next_attempt_at."
-                                    .to_owned(),
-                            ),
-                        });
-                    }
-                    Some(_) if !webhook_exists => {
-                        return Err(Error::State {
-                            message: "the webhook of this delivery has been deleted".to_owned(),
-                            hint: Some(
-                                "Create a webhook, and use webhooks.replay() for its events."
-                                    .to_owned(),
-                            ),
-                        });
-                    }
-                    Some(_) if !event_exists => {
-                        return Err(Error::State {
-                            message: "the event of this delivery is not stored any more".to_owned(),
-                            hint: Some(
-                                "webhooks.retention says how long events are kept.".to_owned(),
-                            ),
-                        });
-                    }
-                    Some(_) => {}
+    reply(retry(delivery_id))
+}
+
+/// `webhooks.retry_delivery()`.
+pub(crate) fn retry(delivery_id: Option<&str>) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    access::must_write("retry_delivery()")?;
+    let delivery = parse_id(Kind::Delivery, delivery_id)?;
+    as_owner(|| {
+        sql::connect(|spi| {
+            let rows = spi.write(&STATE, &one(delivery, &caller));
+            let (state, webhook_exists, event_exists) = (
+                rows.get::<String>(0, 1),
+                rows.get(0, 2) == Some(true),
+                rows.get(0, 3) == Some(true),
+            );
+            match state.as_deref() {
+                None => return Err(absent(delivery)),
+                Some("pending") => {
+                    return Err(Error::State {
+                        message: "the delivery is pending already".to_owned(),
+                        hint: Some(
+                            "It will be attempted when it is due: see next_attempt_at.".to_owned(),
+                        ),
+                    });
                 }
-                quotas::must_have_room(spi, &Bound::from(&caller))?;
-                let seq = clock::unix_ms().saturating_mul(1_000);
-                let rows = spi.write(
-                    &RETRY,
-                    &[sql::uuid(delivery), arg(caller.owner()), arg(seq)],
-                );
-                let webhook = rows.uuid(0, 1).ok_or_else(|| absent(delivery))?;
-                tell_worker(webhook)?;
-                shown(spi, delivery, &caller).map(JsonB)
-            })
+                Some(_) if !webhook_exists => {
+                    return Err(Error::State {
+                        message: "the webhook of this delivery has been deleted".to_owned(),
+                        hint: Some(
+                            "Create a webhook, and use webhooks.replay() for its events."
+                                .to_owned(),
+                        ),
+                    });
+                }
+                Some(_) if !event_exists => {
+                    return Err(Error::State {
+                        message: "the event of this delivery is not stored any more".to_owned(),
+                        hint: Some("webhooks.retention says how long events are kept.".to_owned()),
+                    });
+                }
+                Some(_) => {}
+            }
+            quotas::must_have_room(spi, &Bound::from(&caller))?;
+            let seq = clock::unix_ms().saturating_mul(1_000);
+            let rows = spi.write(
+                &RETRY,
+                &[sql::uuid(delivery), arg(caller.owner()), arg(seq)],
+            );
+            let webhook = rows.uuid(0, 1).ok_or_else(|| absent(delivery))?;
+            tell_worker(webhook)?;
+            shown(spi, delivery, &caller).map(JsonB)
         })
-    })())
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -256,35 +262,57 @@ fn replay(
     until: Option<TimestampWithTimeZone>,
     only_failed: Option<bool>,
 ) -> i64 {
-    reply((|| {
-        let caller = access::caller()?;
-        access::must_write("replay()")?;
-        let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        let since = required(since, "since")?;
-        let until = until.map_or_else(
-            || clock::timestamp_of(clock::unix_ms()),
-            pg_sys::TimestampTz::from,
+    reply(replay_period(webhook_id, since, until, only_failed))
+}
+
+/// `webhooks.replay()`.
+pub(crate) fn replay_period(
+    webhook_id: Option<&str>,
+    since: Option<TimestampWithTimeZone>,
+    until: Option<TimestampWithTimeZone>,
+    only_failed: Option<bool>,
+) -> Result<i64, Error> {
+    let caller = access::caller()?;
+    access::must_write("replay()")?;
+    let webhook = parse_id(Kind::Webhook, webhook_id)?;
+    let since = required(since, "since")?;
+    let until = until.map_or_else(
+        || clock::timestamp_of(clock::unix_ms()),
+        pg_sys::TimestampTz::from,
+    );
+    let since = pg_sys::TimestampTz::from(since);
+    if since > until {
+        return Err(
+            Error::invalid("since is after until", "Give the earlier time first.").of("since"),
         );
-        let since = pg_sys::TimestampTz::from(since);
-        if since > until {
-            return Err(Error::invalid(
-                "since is after until",
-                "Give the earlier time first.",
-            ));
-        }
-        as_owner(|| {
-            sql::connect(|spi| {
-                must_exist(spi, webhook, caller.owner())?;
-                let room = quotas::room(spi, &Bound::from(&caller))?;
-                let only_failed = only_failed.unwrap_or(false);
-                let queued = replay_events(spi, webhook, (since, until), only_failed, room)?;
-                if queued > 0 {
-                    tell_worker(webhook)?;
-                }
-                Ok(queued)
-            })
+    }
+    as_owner(|| {
+        sql::connect(|spi| {
+            must_exist(spi, webhook, caller.owner())?;
+            let room = quotas::room(spi, &Bound::from(&caller))?;
+            let only_failed = only_failed.unwrap_or(false);
+            let queued = replay_events(spi, webhook, (since, until), only_failed, room)?;
+            if queued > 0 {
+                tell_worker(webhook)?;
+            }
+            Ok(queued)
         })
-    })())
+    })
+}
+
+/// Fails unless the webhook exists for this owner, or did: its log outlives it.
+pub(crate) fn must_be_logged(
+    spi: &Connection,
+    webhook: Uuid,
+    owner: Option<&str>,
+) -> Result<(), Error> {
+    let Err(absent) = must_exist(spi, webhook, owner) else {
+        return Ok(());
+    };
+    match spi.write(&DELETED, &[sql::uuid(webhook), arg(owner)]).len() {
+        0 => Err(absent),
+        _ => Ok(()),
+    }
 }
 
 /// The parameters of [`ONE`].

@@ -34,19 +34,26 @@ static REGISTER: Statement = Statement::new(
 
 #[pg_extern(sql = false)]
 fn emit(event_type: Option<&str>, data: Option<JsonbText>, owner: Option<&str>) -> Option<String> {
-    reply((|| {
-        let sender = Sender::of("emit()", event_type.unwrap_or_default(), owner)?;
-        let event_type = required(event_type, "event_type")?;
-        must_be_known(event_type)?;
-        let data = required(data, "data")?.0;
-        if !data.starts_with('{') {
-            return Err(Error::invalid(
-                "data must be a JSON object",
-                "For example {\"object\": \"note\", \"id\": \"7\"}.",
-            ));
-        }
-        publish(event_type, sender, &data)
-    })())
+    reply(emit_event(event_type, data, owner))
+}
+
+/// `webhooks.emit()`.
+pub(crate) fn emit_event(
+    event_type: Option<&str>,
+    data: Option<JsonbText>,
+    owner: Option<&str>,
+) -> Result<Option<String>, Error> {
+    let sender = Sender::of("emit()", event_type.unwrap_or_default(), owner)?;
+    let event_type = required(event_type, "event_type")?;
+    must_be_known(event_type)?;
+    let data = required(data, "data")?.0;
+    if !data.starts_with('{') {
+        return Err(Error::invalid(
+            "data must be a JSON object",
+            "For example {\"object\": \"note\", \"id\": \"7\"}.",
+        ));
+    }
+    publish(event_type, sender, &data)
 }
 
 #[pg_extern(sql = false)]
@@ -56,17 +63,25 @@ fn search_performed(
     user_id: Option<&str>,
     owner: Option<&str>,
 ) -> Option<String> {
-    reply((|| {
-        let sender = Sender::of("search_performed()", event_type::SEARCH_PERFORMED, owner)?;
-        let query = required(query, "query")?;
-        let results = match results {
-            Some(results) => summary(&shallow(&results)?)?,
-            None => summary(&Value::Null)?,
-        };
-        let data =
-            json!({ "object": "search", "query": query, "user_id": user_id, "results": results });
-        publish(event_type::SEARCH_PERFORMED, sender, &canonical(&data))
-    })())
+    reply(emit_search(query, results, user_id, owner))
+}
+
+/// `webhooks.search_performed()`.
+pub(crate) fn emit_search(
+    query: Option<&str>,
+    results: Option<JsonbText>,
+    user_id: Option<&str>,
+    owner: Option<&str>,
+) -> Result<Option<String>, Error> {
+    let sender = Sender::of("search_performed()", event_type::SEARCH_PERFORMED, owner)?;
+    let query = required(query, "query")?;
+    let results = match results {
+        Some(results) => summary(&shallow(&results)?)?,
+        None => summary(&Value::Null)?,
+    };
+    let data =
+        json!({ "object": "search", "query": query, "user_id": user_id, "results": results });
+    publish(event_type::SEARCH_PERFORMED, sender, &canonical(&data))
 }
 
 #[pg_extern(sql = false)]
@@ -76,45 +91,56 @@ fn user_activity(
     details: Option<JsonbText>,
     owner: Option<&str>,
 ) -> Option<String> {
-    reply((|| {
-        let sender = Sender::of("user_activity()", event_type::USER_ACTIVITY, owner)?;
-        let user_id = required(user_id, "user_id")?;
-        let activity = required(activity, "activity")?;
-        let mut data = String::from("{\"object\":\"activity\",\"user_id\":");
-        write_string(user_id, &mut data);
-        data.push_str(",\"activity\":");
-        write_string(activity, &mut data);
-        data.push_str(",\"details\":");
-        data.push_str(details.as_ref().map_or("{}", |it| &it.0));
-        data.push('}');
-        publish(event_type::USER_ACTIVITY, sender, &data)
-    })())
+    reply(emit_activity(user_id, activity, details, owner))
+}
+
+/// `webhooks.user_activity()`.
+pub(crate) fn emit_activity(
+    user_id: Option<&str>,
+    activity: Option<&str>,
+    details: Option<JsonbText>,
+    owner: Option<&str>,
+) -> Result<Option<String>, Error> {
+    let sender = Sender::of("user_activity()", event_type::USER_ACTIVITY, owner)?;
+    let user_id = required(user_id, "user_id")?;
+    let activity = required(activity, "activity")?;
+    let mut data = String::from("{\"object\":\"activity\",\"user_id\":");
+    write_string(user_id, &mut data);
+    data.push_str(",\"activity\":");
+    write_string(activity, &mut data);
+    data.push_str(",\"details\":");
+    data.push_str(details.as_ref().map_or("{}", |it| &it.0));
+    data.push('}');
+    publish(event_type::USER_ACTIVITY, sender, &data)
 }
 
 #[pg_extern(sql = false)]
 fn send_test(webhook_id: Option<&str>) -> String {
-    reply((|| {
-        let caller = access::caller()?;
-        access::must_write("send_test()")?;
-        let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        as_owner(|| {
-            sql::connect(|spi| {
-                must_exist(spi, webhook, caller.owner())?;
-                quotas::must_have_room(spi, &Bound::from(&caller))
-            })
-        })?;
-        let shown = id::format(Kind::Webhook, webhook);
-        let data =
-            json!({ "object": "test", "id": shown, "message": "This is a test of your webhook." });
-        let event = store(NewEvent {
-            event_type: event_type::WEBHOOK_TEST.to_owned(),
-            owner: caller.owner().map(str::to_owned),
-            target: Some(webhook),
-            data: canonical(&data),
-            ..NewEvent::default()
-        })?;
-        Ok(id::format(Kind::Event, event))
-    })())
+    reply(test(webhook_id))
+}
+
+/// `webhooks.send_test()`.
+pub(crate) fn test(webhook_id: Option<&str>) -> Result<String, Error> {
+    let caller = access::caller()?;
+    access::must_write("send_test()")?;
+    let webhook = parse_id(Kind::Webhook, webhook_id)?;
+    as_owner(|| {
+        sql::connect(|spi| {
+            must_exist(spi, webhook, caller.owner())?;
+            quotas::must_have_room(spi, &Bound::from(&caller))
+        })
+    })?;
+    let shown = id::format(Kind::Webhook, webhook);
+    let data =
+        json!({ "object": "test", "id": shown, "message": "This is a test of your webhook." });
+    let event = store(NewEvent {
+        event_type: event_type::WEBHOOK_TEST.to_owned(),
+        owner: caller.owner().map(str::to_owned),
+        target: Some(webhook),
+        data: canonical(&data),
+        ..NewEvent::default()
+    })?;
+    Ok(id::format(Kind::Event, event))
 }
 
 #[pg_extern(sql = false)]

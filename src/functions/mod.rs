@@ -2,14 +2,14 @@
 //! decide without the database stands in `webhooks_core`.
 
 mod access;
-mod deliveries;
-mod events;
+pub(crate) mod deliveries;
+pub(crate) mod events;
 mod keys;
 mod operate;
 mod pending;
 mod quotas;
-mod secrets;
-mod webhooks;
+pub(crate) mod secrets;
+pub(crate) mod webhooks;
 
 pub(crate) use events::register as register_event_type_as_owner;
 

@@ -77,6 +77,7 @@ fn own_slot() -> Result<&'static Slot, Error> {
         .ok_or_else(|| Error::Limit {
             message: format!("webhooks serves at most {} databases", shmem::SLOTS),
             hint: Some("Drop the extension in databases that do not need it.".to_owned()),
+            retry_after_s: None,
         })
 }
 

@@ -12,6 +12,9 @@ use crate::settings;
 use pgrx::pg_sys;
 use std::time::Duration;
 
+/// After how long it is worth looking whether fewer deliveries wait, in seconds.
+const PENDING_PAUSE_S: u64 = 60;
+
 /// Counts a creation of an owner, under the lock of the owner's row, so that racing ones see each other.
 /// Returns the creations of the last hour with this one, and the seconds until the oldest is an hour old.
 static COUNT_CREATION: Statement = Statement::new(
@@ -61,6 +64,7 @@ pub(super) fn count_creation(spi: &Connection, caller: &Caller) -> Result<(), Er
         return Err(Error::Limit {
             message: format!("too many webhooks created: at most {most} in an hour"),
             hint: Some(format!("Try again in {wait} seconds.")),
+            retry_after_s: Some(wait),
         });
     }
     let most = settings::max_webhooks_per_owner();
@@ -72,6 +76,7 @@ pub(super) fn count_creation(spi: &Connection, caller: &Caller) -> Result<(), Er
         return Err(Error::Limit {
             message: format!("too many webhooks: at most {most} for each owner"),
             hint: Some("Delete one, or raise webhooks.max_webhooks_per_owner.".to_owned()),
+            retry_after_s: None,
         });
     }
     Ok(())
@@ -133,6 +138,7 @@ pub(super) fn full() -> Error {
             "Wait until some have been delivered, or delete webhooks that do not answer."
                 .to_owned(),
         ),
+        retry_after_s: Some(PENDING_PAUSE_S),
     }
 }
 

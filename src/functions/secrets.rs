@@ -31,34 +31,37 @@ const DAY: i128 = 86_400_000_000;
 
 #[pg_extern(sql = false)]
 fn rotate_secret(webhook_id: Option<&str>, overlap: Option<Interval>) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        access::must_write("rotate_secret()")?;
-        let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        let overlap = microseconds(&required(overlap, "overlap")?)?;
-        let secret = Secret::generate(clock::random());
-        as_owner(|| {
-            sql::connect(|spi| {
-                let rows = spi.write(
-                    &ROTATE,
-                    &[
-                        sql::uuid(webhook),
-                        arg(caller.owner()),
-                        arg(secret.expose()),
-                        arg(overlap),
-                    ],
-                );
-                if rows.len() == 0 {
-                    return Err(super::webhooks::absent(webhook));
-                }
-                Ok(JsonB(serde_json::json!({
-                    "id": id::format(Kind::Webhook, webhook),
-                    "secret": secret.expose(),
-                    "previous_secret_expires_at": rows.get::<String>(0, 1),
-                })))
-            })
+    reply(rotate(webhook_id, overlap))
+}
+
+/// `webhooks.rotate_secret()`.
+pub(crate) fn rotate(webhook_id: Option<&str>, overlap: Option<Interval>) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    access::must_write("rotate_secret()")?;
+    let webhook = parse_id(Kind::Webhook, webhook_id)?;
+    let overlap = microseconds(&required(overlap, "overlap")?)?;
+    let secret = Secret::generate(clock::random());
+    as_owner(|| {
+        sql::connect(|spi| {
+            let rows = spi.write(
+                &ROTATE,
+                &[
+                    sql::uuid(webhook),
+                    arg(caller.owner()),
+                    arg(secret.expose()),
+                    arg(overlap),
+                ],
+            );
+            if rows.len() == 0 {
+                return Err(super::webhooks::absent(webhook));
+            }
+            Ok(JsonB(serde_json::json!({
+                "id": id::format(Kind::Webhook, webhook),
+                "secret": secret.expose(),
+                "previous_secret_expires_at": rows.get::<String>(0, 1),
+            })))
         })
-    })())
+    })
 }
 
 /// The length of an overlap; months have 30 days, as where Postgres compares intervals.

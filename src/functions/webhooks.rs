@@ -123,79 +123,98 @@ fn create_webhook(
     filters: Option<JsonbText>,
     owner: Option<&str>,
 ) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        access::must_write("create_webhook()")?;
-        let owner = match &caller {
-            Caller::Admin => owner.map(str::to_owned),
-            Caller::Owner(own) => {
-                if owner.is_some_and(|owner| owner != own) {
-                    return Err(Error::denied(
-                        "the owner argument",
-                        "Leave it out: what a token's owner creates is its own.",
-                    ));
-                }
-                Some(own.clone())
+    reply(create(
+        url,
+        events,
+        secret,
+        active,
+        retry_policy,
+        filters,
+        owner,
+    ))
+}
+
+/// `webhooks.create_webhook()`.
+pub(crate) fn create(
+    url: Option<&str>,
+    events: Option<Vec<Option<String>>>,
+    secret: Option<&str>,
+    active: Option<bool>,
+    retry_policy: Option<JsonbText>,
+    filters: Option<JsonbText>,
+    owner: Option<&str>,
+) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    access::must_write("create_webhook()")?;
+    let owner = match &caller {
+        Caller::Admin => owner.map(str::to_owned),
+        Caller::Owner(own) => {
+            if owner.is_some_and(|owner| owner != own) {
+                return Err(Error::denied(
+                    "the owner argument",
+                    "Leave it out: what a token's owner creates is its own.",
+                ));
             }
-        };
-        if owner.as_deref() == Some("") {
-            return Err(Error::invalid(
-                "owner must not be empty",
-                "Leave it out for a webhook that receives the events of all owners.",
-            ));
+            Some(own.clone())
         }
-        if let Some(length) = owner.as_ref().map(String::len).filter(|it| *it > MAX_OWNER) {
-            return Err(Error::invalid(
-                format!("owner is too long: {length} bytes"),
-                format!("An owner has at most {MAX_OWNER} bytes."),
-            ));
-        }
-        let url = checked_url(required(url, "url")?)?;
-        let secret = match secret {
-            Some(secret) => checked_secret(secret)?,
-            None => Secret::generate(clock::random()),
-        };
-        let policy = match &retry_policy {
-            Some(policy) => checked_policy(Policy::default(), &parsed(policy, "retry_policy")?)?,
-            None => Policy::default(),
-        };
-        let filters = filters.map(|it| parsed(&it, "filters")).transpose()?;
-        let filters = checked_filters(filters.as_ref())?;
-        let events = required(events, "events")?
-            .into_iter()
-            .map(|it| required(it, "an entry of events"));
-        let events = events.collect::<Result<Vec<String>, Error>>()?;
-        let webhook = clock::new_id();
-        as_owner(|| {
-            sql::connect(|spi| {
-                check_events(spi, &events, owner.is_some())?;
-                quotas::count_creation(spi, &caller)?;
-                spi.write(
-                    &CREATE,
-                    &[
-                        sql::uuid(webhook),
-                        arg(owner.clone()),
-                        arg(url.clone()),
-                        arg(events.clone()),
-                        arg(secret.expose()),
-                        arg(active.unwrap_or(true)),
-                        arg(policy.max_attempts as i32),
-                        arg(policy.backoff_multiplier),
-                        arg(policy.max_delay as i32),
-                        arg(filters.clone()),
-                    ],
+    };
+    if owner.as_deref() == Some("") {
+        return Err(Error::invalid(
+            "owner must not be empty",
+            "Leave it out for a webhook that receives the events of all owners.",
+        ));
+    }
+    if let Some(length) = owner.as_ref().map(String::len).filter(|it| *it > MAX_OWNER) {
+        return Err(Error::invalid(
+            format!("owner is too long: {length} bytes"),
+            format!("An owner has at most {MAX_OWNER} bytes."),
+        ));
+    }
+    let url = checked_url(required(url, "url")?)?;
+    let secret = match secret {
+        Some(secret) => checked_secret(secret)?,
+        None => Secret::generate(clock::random()),
+    };
+    let policy = match &retry_policy {
+        Some(policy) => checked_policy(Policy::default(), &parsed(policy, "retry_policy")?)?,
+        None => Policy::default(),
+    };
+    let filters = filters.map(|it| parsed(&it, "filters")).transpose()?;
+    let filters = checked_filters(filters.as_ref())?;
+    let events = required(events, "events")?
+        .into_iter()
+        .map(|it| required(it, "an entry of events"));
+    let events = events.collect::<Result<Vec<String>, Error>>()?;
+    let webhook = clock::new_id();
+    as_owner(|| {
+        sql::connect(|spi| {
+            check_events(spi, &events, owner.is_some())?;
+            quotas::count_creation(spi, &caller)?;
+            spi.write(
+                &CREATE,
+                &[
+                    sql::uuid(webhook),
+                    arg(owner.clone()),
+                    arg(url.clone()),
+                    arg(events.clone()),
+                    arg(secret.expose()),
+                    arg(active.unwrap_or(true)),
+                    arg(policy.max_attempts as i32),
+                    arg(policy.backoff_multiplier),
+                    arg(policy.max_delay as i32),
+                    arg(filters.clone()),
+                ],
+            );
+            let mut object = object(spi, webhook, None)?;
+            if let Value::Object(keys) = &mut object {
+                keys.insert(
+                    "secret".to_owned(),
+                    Value::String(secret.expose().to_owned()),
                 );
-                let mut object = object(spi, webhook, None)?;
-                if let Value::Object(keys) = &mut object {
-                    keys.insert(
-                        "secret".to_owned(),
-                        Value::String(secret.expose().to_owned()),
-                    );
-                }
-                Ok(JsonB(object))
-            })
+            }
+            Ok(JsonB(object))
         })
-    })())
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -205,102 +224,118 @@ fn list_webhooks(
     page_limit: Option<i32>,
     page_offset: Option<i32>,
 ) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        let (limit, offset) = page(page_limit, page_offset)?;
-        as_owner(|| {
-            sql::connect(|spi| {
-                let who = [arg(active), arg(event), arg(caller.owner())];
-                let total = spi.write(&COUNT, &who).get::<i64>(0, 1).unwrap_or(0);
-                let rows = spi.write(&LIST, &[who[0], who[1], who[2], arg(limit), arg(offset)]);
-                let webhooks: Vec<Value> =
-                    (0..rows.len()).filter_map(|row| json(&rows, row)).collect();
-                Ok(JsonB(serde_json::json!({
-                    "webhooks": webhooks,
-                    "pagination": pagination(total, limit, offset),
-                })))
-            })
+    reply(list(active, event, page_limit, page_offset))
+}
+
+/// `webhooks.list_webhooks()`.
+pub(crate) fn list(
+    active: Option<bool>,
+    event: Option<&str>,
+    page_limit: Option<i32>,
+    page_offset: Option<i32>,
+) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    let (limit, offset) = page(page_limit, page_offset)?;
+    as_owner(|| {
+        sql::connect(|spi| {
+            let who = [arg(active), arg(event), arg(caller.owner())];
+            let total = spi.write(&COUNT, &who).get::<i64>(0, 1).unwrap_or(0);
+            let rows = spi.write(&LIST, &[who[0], who[1], who[2], arg(limit), arg(offset)]);
+            let webhooks: Vec<Value> = (0..rows.len()).filter_map(|row| json(&rows, row)).collect();
+            Ok(JsonB(serde_json::json!({
+                "webhooks": webhooks,
+                "pagination": pagination(total, limit, offset),
+            })))
         })
-    })())
+    })
 }
 
 #[pg_extern(sql = false)]
 fn get_webhook(webhook_id: Option<&str>) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        as_owner(|| sql::connect(|spi| object(spi, webhook, caller.owner()).map(JsonB)))
-    })())
+    reply(get(webhook_id))
+}
+
+/// `webhooks.get_webhook()`.
+pub(crate) fn get(webhook_id: Option<&str>) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    let webhook = parse_id(Kind::Webhook, webhook_id)?;
+    as_owner(|| sql::connect(|spi| object(spi, webhook, caller.owner()).map(JsonB)))
 }
 
 #[pg_extern(sql = false)]
 fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonbText>) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        access::must_write("update_webhook()")?;
-        let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        let changes = parsed(&required(changes, "changes")?, "changes")?;
-        let Value::Object(changes) = &changes else {
-            return Err(Error::invalid(
-                "changes must be a JSON object",
-                "For example {\"active\": false}.",
-            ));
-        };
-        as_owner(|| {
-            sql::connect(|spi| {
-                let rows = spi.write(&LOCK, &[sql::uuid(webhook), arg(caller.owner())]);
-                let (fields, owned, activation, disabled) = locked(&rows, webhook)?;
-                let new = merged(spi, fields, owned, changes)?;
-                // Switching on starts a new activation: what the worker disabled was the one before.
-                let was_on = rows_active(&rows) && !disabled;
-                let switched = match changes.get("active") {
-                    Some(Value::Bool(true)) if !was_on => Some("resumed"),
-                    Some(Value::Bool(false)) if was_on => Some("paused"),
-                    _ => None,
-                };
-                spi.write(
-                    &UPDATE,
-                    &[
-                        sql::uuid(webhook),
-                        arg(new.url),
-                        arg(new.events),
-                        arg(new.secret.expose()),
-                        arg(new.active),
-                        arg(new.policy.max_attempts as i32),
-                        arg(new.policy.backoff_multiplier),
-                        arg(new.policy.max_delay as i32),
-                        arg(new.filters),
-                        arg(activation + i32::from(switched == Some("resumed"))),
-                        arg(switched),
-                    ],
-                );
-                object(spi, webhook, caller.owner()).map(JsonB)
-            })
+    reply(update(webhook_id, changes))
+}
+
+/// `webhooks.update_webhook()`.
+pub(crate) fn update(webhook_id: Option<&str>, changes: Option<JsonbText>) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    access::must_write("update_webhook()")?;
+    let webhook = parse_id(Kind::Webhook, webhook_id)?;
+    let changes = parsed(&required(changes, "changes")?, "changes")?;
+    let Value::Object(changes) = &changes else {
+        return Err(Error::invalid(
+            "changes must be a JSON object",
+            "For example {\"active\": false}.",
+        ));
+    };
+    as_owner(|| {
+        sql::connect(|spi| {
+            let rows = spi.write(&LOCK, &[sql::uuid(webhook), arg(caller.owner())]);
+            let (fields, owned, activation, disabled) = locked(&rows, webhook)?;
+            let new = merged(spi, fields, owned, changes)?;
+            // Switching on starts a new activation: what the worker disabled was the one before.
+            let was_on = rows_active(&rows) && !disabled;
+            let switched = match changes.get("active") {
+                Some(Value::Bool(true)) if !was_on => Some("resumed"),
+                Some(Value::Bool(false)) if was_on => Some("paused"),
+                _ => None,
+            };
+            spi.write(
+                &UPDATE,
+                &[
+                    sql::uuid(webhook),
+                    arg(new.url),
+                    arg(new.events),
+                    arg(new.secret.expose()),
+                    arg(new.active),
+                    arg(new.policy.max_attempts as i32),
+                    arg(new.policy.backoff_multiplier),
+                    arg(new.policy.max_delay as i32),
+                    arg(new.filters),
+                    arg(activation + i32::from(switched == Some("resumed"))),
+                    arg(switched),
+                ],
+            );
+            object(spi, webhook, caller.owner()).map(JsonB)
         })
-    })())
+    })
 }
 
 #[pg_extern(sql = false)]
 fn delete_webhook(webhook_id: Option<&str>) -> JsonB {
-    reply((|| {
-        let caller = access::caller()?;
-        access::must_write("delete_webhook()")?;
-        let webhook = parse_id(Kind::Webhook, webhook_id)?;
-        as_owner(|| {
-            sql::connect(|spi| {
-                if spi
-                    .write(&DELETE, &[sql::uuid(webhook), arg(caller.owner())])
-                    .len()
-                    == 0
-                {
-                    return Err(absent(webhook));
-                }
-                Ok(JsonB(
-                    serde_json::json!({ "id": id::format(Kind::Webhook, webhook), "deleted": true }),
-                ))
-            })
+    reply(delete(webhook_id))
+}
+
+/// `webhooks.delete_webhook()`.
+pub(crate) fn delete(webhook_id: Option<&str>) -> Result<JsonB, Error> {
+    let caller = access::caller()?;
+    access::must_write("delete_webhook()")?;
+    let webhook = parse_id(Kind::Webhook, webhook_id)?;
+    as_owner(|| {
+        sql::connect(|spi| {
+            if spi
+                .write(&DELETE, &[sql::uuid(webhook), arg(caller.owner())])
+                .len()
+                == 0
+            {
+                return Err(absent(webhook));
+            }
+            Ok(JsonB(
+                serde_json::json!({ "id": id::format(Kind::Webhook, webhook), "deleted": true }),
+            ))
         })
-    })())
+    })
 }
 
 pub(super) fn absent(webhook: Uuid) -> Error {
@@ -359,7 +394,7 @@ fn locked(rows: &Rows<'_>, webhook: Uuid) -> Result<(Fields, bool, i32, bool), E
 
 /// Keys of the object that are not a user's to set: they are passed over, so that what get_webhook() gave
 /// can be put back.
-const READ_ONLY: &[&str] = &[
+pub(crate) const READ_ONLY: &[&str] = &[
     "id",
     "owner",
     "created_at",
@@ -418,25 +453,26 @@ fn merged(
 
 fn checked_url(url: &str) -> Result<String, Error> {
     let endpoint = Endpoint::parse(url, &settings::endpoint_rules())
-        .map_err(|error| Error::invalid(error.to_string(), error.hint()))?;
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()).of("url"))?;
     if endpoint.refused_on_its_face(&settings::guard()) {
         return Err(Error::invalid(
             "address refused: the URL points into a private or reserved network",
             "Use a public address; an administrator may allow networks with webhooks.allowed_networks.",
-        ));
+        )
+        .of("url"));
     }
     Ok(url.to_owned())
 }
 
 fn checked_secret(secret: &str) -> Result<Secret, Error> {
     Secret::parse(secret.to_owned())
-        .map_err(|error| Error::invalid(error.to_string(), error.hint()))
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()).of("secret"))
 }
 
 fn checked_policy(policy: Policy, changes: &Value) -> Result<Policy, Error> {
     policy
         .merge(changes)
-        .map_err(|error| Error::invalid(error.to_string(), error.hint()))
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()).of("retry_policy"))
 }
 
 /// The filter as JSON text; JSON null is none.
@@ -445,7 +481,7 @@ fn checked_filters(filters: Option<&Value>) -> Result<Option<String>, Error> {
         None | Some(Value::Null) => Ok(None),
         Some(filters) => {
             Filter::parse(filters)
-                .map_err(|error| Error::invalid(error.to_string(), error.hint()))?;
+                .map_err(|error| Error::invalid(error.to_string(), error.hint()).of("filters"))?;
             Ok(Some(filters.to_string()))
         }
     }
@@ -456,5 +492,5 @@ fn check_events(spi: &Connection, events: &[String], owned: bool) -> Result<(), 
     let known: Vec<String> = (0..rows.len()).filter_map(|row| rows.get(row, 1)).collect();
     Subscription::parse(events, &known, owned)
         .map(|_| ())
-        .map_err(|error| Error::invalid(error.to_string(), error.hint()))
+        .map_err(|error| Error::invalid(error.to_string(), error.hint()).of("events"))
 }

@@ -48,6 +48,11 @@ pub(crate) fn timestamp_of(unix_ms: i64) -> pg_sys::TimestampTz {
         .saturating_mul(1_000)
 }
 
+/// The `timestamptz` of Unix microseconds.
+pub(crate) fn timestamp_of_us(unix_us: i64) -> pg_sys::TimestampTz {
+    unix_us.saturating_sub(POSTGRES_EPOCH_MS * 1_000)
+}
+
 /// Random bytes, fit for secrets.
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

@@ -64,7 +64,8 @@ pub(crate) fn transaction<R>(
     result
 }
 
-fn describe(error: CaughtError) -> RolledBack {
+/// What an ERROR or a panic says of itself.
+pub(super) fn describe(error: CaughtError) -> RolledBack {
     let (CaughtError::PostgresError(report)
     | CaughtError::ErrorReport(report)
     | CaughtError::RustPanic {

@@ -31,7 +31,7 @@ static EVER: Statement = Statement::new(
 );
 /// A webhook that is older than this when it is seen first has come with a dump, or is taken for one that has: what
 /// follows from that is only that everything is read again.
-const NEW_MS: i64 = 1_000;
+const NEW_MS: i64 = 200;
 /// So long after the start of a worker, or after webhooks have come with a dump, more may come.
 const RESTORING_MS: u64 = 3_600_000;
 

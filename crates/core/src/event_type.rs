@@ -71,6 +71,12 @@ pub fn is_reserved(name: &str) -> bool {
     RESERVED.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether webhooks with an owner may subscribe to this type: all but `system.*`.
+#[must_use]
+pub fn is_for_owners(name: &str) -> bool {
+    !name.starts_with(UNOWNED)
+}
+
 fn is_segment(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_lowercase())
         && text

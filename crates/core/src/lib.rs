@@ -11,10 +11,11 @@
 //! 6. [`excerpt`] keeps the beginning of an answer, and [`verdict`] judges it and says, with
 //!    [`retry`], when to try again.
 //!
-//! Beside it, [`secret`] and [`token`] are what callers and receivers are known by.
+//! Beside it, [`api`] judges requests of the REST API, and [`secret`] and [`token`] are what callers and receivers are known by.
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod api;
 pub mod endpoint;
 pub mod event_type;
 pub mod excerpt;

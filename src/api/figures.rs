@@ -1,0 +1,109 @@
+//! Figures of an owner: how things are, what was delivered minute by minute, and which events there are.
+
+use crate::access::Caller;
+use crate::error::Error;
+use crate::functions::deliveries;
+use crate::seam::owner::as_owner;
+use crate::seam::sql::{self, Statement, arg};
+use pgrx::pg_sys;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use webhooks_core::event_type;
+
+static STATUS: Statement = Statement::new(
+    c"SELECT k.state, p.pending, p.oldest, w.active, w.disabled
+        FROM webhooks.worker() k,
+             (SELECT pg_catalog.count(*) AS pending,
+                     coalesce(greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(q.created_at))), 0)::float8 AS oldest
+                FROM webhooks.waiting q JOIN webhooks.webhook w ON w.id = q.webhook_id
+               WHERE $1 IS NULL OR w.owner = $1) p,
+             (SELECT pg_catalog.count(*) FILTER (WHERE w.active AND d.webhook_id IS NULL) AS active,
+                     pg_catalog.count(d.webhook_id) AS disabled
+                FROM webhooks.webhook w
+                LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+               WHERE $1 IS NULL OR w.owner = $1) w",
+    &[pg_sys::TEXTOID],
+);
+static ACTIVITY: Statement = Statement::new(
+    c"WITH bounds AS (
+          SELECT pg_catalog.date_trunc('minute', pg_catalog.clock_timestamp(), 'UTC') AS last),
+      ended AS (
+          SELECT pg_catalog.date_trunc('minute', d.completed_at, 'UTC') AS minute,
+                 pg_catalog.count(*) FILTER (WHERE d.state = 'delivered') AS delivered,
+                 pg_catalog.count(*) FILTER (WHERE d.state = 'failed') AS failed
+            FROM webhooks.delivery d
+           WHERE d.completed_at >= (SELECT last - ($2 - 1) * interval '1 minute' FROM bounds)
+             AND ($3 IS NULL OR d.webhook_id = $3)
+             AND ($1 IS NULL
+                  OR d.webhook_id IN (SELECT id FROM webhooks.webhook WHERE owner = $1
+                                      UNION ALL SELECT id FROM webhooks.deleted_webhook WHERE owner = $1))
+           GROUP BY 1)
+      SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+                 'minute', webhooks.format_time(m.minute),
+                 'delivered', coalesce(e.delivered, 0),
+                 'failed', coalesce(e.failed, 0)) ORDER BY m.minute)
+        FROM bounds b, pg_catalog.generate_series(b.last - ($2 - 1) * interval '1 minute', b.last, interval '1 minute') AS m(minute)
+        LEFT JOIN ended e ON e.minute = m.minute",
+    &[pg_sys::TEXTOID, pg_sys::INT4OID, pg_sys::UUIDOID],
+);
+static EVENT_TYPES: Statement = Statement::new(
+    c"SELECT name, description FROM webhooks.event_type ORDER BY name",
+    &[],
+);
+
+/// The worker, and what waits for the caller's webhooks.
+pub(super) fn status(caller: &Caller) -> Result<Value, Error> {
+    as_owner(|| {
+        sql::connect(|spi| {
+            let rows = spi.write(&STATUS, &[arg(caller.owner())]);
+            Ok(json!({
+                "state": rows.get::<String>(0, 1),
+                "pending": rows.get::<i64>(0, 2),
+                "oldest_pending_seconds": rows.get::<f64>(0, 3),
+                "active_webhooks": rows.get::<i64>(0, 4),
+                "disabled_webhooks": rows.get::<i64>(0, 5),
+            }))
+        })
+    })
+}
+
+/// Deliveries of the last minutes that have ended, the oldest minute first; of one webhook or of all.
+pub(super) fn activity(
+    caller: &Caller,
+    minutes: i32,
+    webhook: Option<Uuid>,
+) -> Result<Value, Error> {
+    as_owner(|| {
+        sql::connect(|spi| {
+            if let Some(webhook) = webhook {
+                deliveries::must_be_logged(spi, webhook, caller.owner())?;
+            }
+            let rows = spi.write(
+                &ACTIVITY,
+                &[
+                    arg(caller.owner()),
+                    arg(minutes),
+                    webhook.and_then(sql::uuid),
+                ],
+            );
+            Ok(json!({ "minutes": rows.json(0, 1).unwrap_or_else(|| json!([])) }))
+        })
+    })
+}
+
+/// The types that the caller's webhooks may subscribe to.
+pub(super) fn event_types(caller: &Caller) -> Result<Value, Error> {
+    as_owner(|| {
+        sql::connect(|spi| {
+            let rows = spi.write(&EVENT_TYPES, &[]);
+            let types: Vec<Value> = (0..rows.len())
+                .filter_map(|row| {
+                    let name: String = rows.get(row, 1)?;
+                    let fits = caller.owner().is_none() || event_type::is_for_owners(&name);
+                    fits.then(|| json!({ "type": name, "description": rows.get::<String>(row, 2) }))
+                })
+                .collect();
+            Ok(json!({ "event_types": types }))
+        })
+    })
+}

@@ -1,0 +1,24 @@
+//! Settings that are set for the transaction. Main thread only.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Sets a setting until the (sub)transaction ends, as SET LOCAL does.
+pub(crate) fn set_until_end(name: &CStr, value: &CStr) {
+    const CHANGE: bool = true;
+    const NO_RELOAD: bool = false;
+    const ERROR_BY_SOURCE: i32 = 0;
+    // SAFETY: both are NUL-terminated; Postgres copies them. What it refuses is an ERROR.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            CHANGE,
+            ERROR_BY_SOURCE,
+            NO_RELOAD,
+        );
+    }
+}
