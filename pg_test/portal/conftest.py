@@ -41,8 +41,8 @@ def open_portal(chromium, gateway, request):
     """Opens the page as it is for somebody new; options are those of a browser's context."""
     opened = []
 
-    def make(**options):
-        opened.append(Portal(chromium, gateway, SCREENSHOTS, **options))
+    def make(through=gateway, **options):
+        opened.append(Portal(chromium, through, SCREENSHOTS, **options))
         return opened[-1]
 
     yield make

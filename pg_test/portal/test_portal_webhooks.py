@@ -88,6 +88,29 @@ def test_own_webhooks_are_listed_with_their_state_and_figures(signed_in, api, ot
     expect(rows).to_contain_text(webhook["url"])
 
 
+def test_more_webhooks_than_fit_are_on_further_pages(gateway, signed_in, api):
+    for number in range(22):
+        gateway.db.create_webhook(f"https://example.com/{number}", owner=api.owner)
+    rows = signed_in.rows("All webhooks")
+    expect(rows).to_have_count(20)
+    signed_in.press("Older")
+    expect(rows).to_have_count(2)
+    expect(rows.last).to_contain_text("https://example.com/0")
+    expect(signed_in.page.locator("#webhook-pages")).to_contain_text("21 to 22 of 22")
+
+
+def test_a_service_that_is_gone_for_a_while_is_told_and_what_was_shown_stays(make_gateway, open_portal, api, webhook):
+    gateway = make_gateway()
+    portal = open_portal(gateway)
+    portal.sign_in(api)
+    expect(portal.link(webhook["url"])).to_be_visible()
+    gateway.stop_postgrest()
+    portal.complains("not available")
+    expect(portal.link(webhook["url"])).to_be_visible()
+    portal.link(webhook["url"]).click()
+    portal.shows("This cannot be shown")
+
+
 def test_the_worker_and_the_last_hour_are_shown(signed_in, api, receiver, webhook):
     receiver.answer("/broken", 500)
     broken = api.create(receiver.url("/broken"), ["memory.*"], retry_policy={"max_attempts": 1})
