@@ -40,7 +40,7 @@ def test_the_key_is_kept_in_memory_only_and_a_reload_asks_again(signed_in, api):
     everywhere = "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, document.documentElement.outerHTML, window.key])"
     signed_in.page.wait_for_function("document.activeElement.tagName === 'H1'")
     assert api.key not in signed_in.page.evaluate(everywhere)
-    assert signed_in.field("Your API key").input_value() == ""
+    assert signed_in.page.locator("#key").input_value() == ""
     assert not [it for it in signed_in.addresses if api.key in it]
     signed_in.page.reload()
     signed_in.shows("API key")
@@ -160,6 +160,7 @@ def test_a_webhook_is_created_after_its_mistakes_were_named_beside_their_fields(
     signed_in.complains_beside("Attempts", "max_attempts")
     signed_in.field("Attempts").fill("7")
     signed_in.press_there("Create")
+    expect(signed_in.dialog).to_contain_text("shown this once")
     secret = signed_in.field("Secret").input_value()
     assert secret.startswith("whsec_")
     signed_in.press_there("Done")
@@ -249,7 +250,7 @@ def test_rotating_shows_the_new_secret_once_and_it_can_be_copied(open_portal, ap
     portal.complains_beside("Hours for which the present secret goes on signing too", "2592000")
     portal.field("Hours for which the present secret goes on signing too").fill("0")
     portal.press_there("Rotate")
-    expect(portal.dialog).to_contain_text("The one before has ended")
+    expect(portal.dialog).to_contain_text("The one before has ended.")
     secret = portal.field("Secret").input_value()
     portal.press_there("Copy")
     expect(portal.dialog.get_by_role("status")).to_have_text("Copied.")
