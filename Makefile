@@ -42,6 +42,9 @@ cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 
 rest-test: ## tests of the REST API: make rest-test PG=15 [ARGS='arguments of pytest']
 	@scripts/rest-test $(PG) $(ARGS)
 
+portal-test: ## tests of the page in Chromium: make portal-test PG=15 [ARGS='arguments of pytest']
+	@scripts/portal-test $(PG) $(ARGS)
+
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
 
@@ -69,4 +72,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test rest-test bench bench-paths soak fuzz freeze deny fmt clean
+.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test rest-test portal-test bench bench-paths soak fuzz freeze deny fmt clean
