@@ -151,6 +151,15 @@ def test_to_drop_the_extension_is_for_its_owner_and_locks_nothing_for_others(db)
     db.fails("DROP EXTENSION webhooks CASCADE", state="42501", hint=False, session=stranger)
 
 
+def test_where_nothing_can_be_dropped_nothing_is_locked_for_it(db):
+    db.memories()
+    reader = db.connect()
+    reader.execute("BEGIN")
+    reader.execute("SELECT FROM memories")
+    db.execute("SET default_transaction_read_only = on")
+    db.fails("DROP EXTENSION webhooks CASCADE", state="25006", hint=False)
+
+
 def test_drop_extension_leaves_the_tables_as_they_were(db):
     db.memories()
     db.execute("INSERT INTO memories (content) VALUES ('a')")

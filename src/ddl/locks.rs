@@ -38,7 +38,9 @@ pub(super) fn lock(mode: u32) -> Option<i32> {
     const MISSING_IS_FINE: bool = true;
     // SAFETY: look-ups in a transaction.
     let may = unsafe {
-        pg_sys::get_extension_oid(c"webhooks".as_ptr(), MISSING_IS_FINE) != pg_sys::InvalidOid
+        !pg_sys::XactReadOnly
+            && pg_sys::get_extension_oid(c"webhooks".as_ptr(), MISSING_IS_FINE)
+                != pg_sys::InvalidOid
             && owner::oid().is_ok_and(|owner| pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner))
     };
     if !may {
