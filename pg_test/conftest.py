@@ -1,4 +1,5 @@
-"""Fixtures of the cluster tests: a server for each process of pytest, a database and a receiver for each test.
+"""Fixtures of all tests with clusters of their own (cluster/, faults/): a server for each process of pytest, a database and a
+receiver for each test.
 
 Marks:  settings({"webhooks.x": "…"})   set in the whole server before the test's database is made, reset after it
         quiet                           runs while no other test runs: it measures time or load
