@@ -125,6 +125,7 @@ impl Scheduler {
             parked: Vec::new(),
             created_ms: event.created_ms,
             postponed: 0,
+            ended: false,
         });
         self.group_ages.push_back((now.mono_ms, group, self.serial));
         self.fresh += webhooks.len();

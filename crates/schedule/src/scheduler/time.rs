@@ -40,6 +40,16 @@ impl Scheduler {
                 self.flush(group, now);
             }
         }
+        while let Some(&(ended_ms, group, serial)) = self.group_endings.front() {
+            let over = self.groups.get(group).is_none_or(|g| g.serial != serial);
+            if !over && now.mono_ms < ended_ms + ENDED_AGE_MS {
+                break;
+            }
+            self.group_endings.pop_front();
+            if !over {
+                self.flush(group, now);
+            }
+        }
         while let Some(&(started, key, id)) = self.started.front() {
             let Some(delivery) = self.deliveries.get_mut(key).filter(|d| d.id == id) else {
                 self.started.pop_front();
@@ -91,6 +101,10 @@ impl Scheduler {
             .group_ages
             .front()
             .map(|&(read_ms, ..)| (read_ms + GROUP_AGE_MS).saturating_sub(now.mono_ms));
+        let ended = self
+            .group_endings
+            .front()
+            .map(|&(ended_ms, ..)| (ended_ms + ENDED_AGE_MS).saturating_sub(now.mono_ms));
         let slow = self
             .started
             .front()
@@ -104,7 +118,7 @@ impl Scheduler {
             .front()
             .filter(|_| self.young_in_flight >= YOUNG_MOST)
             .map(|&(started, ..)| (started + YOUNG_MS).saturating_sub(now.mono_ms));
-        [retry, held, group, slow, due, young]
+        [retry, held, group, ended, slow, due, young]
             .into_iter()
             .flatten()
             .min()
