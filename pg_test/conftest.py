@@ -19,6 +19,7 @@ import trustme
 pytest.register_assert_rewrite("database", "signatures", "receiver")
 
 from database import Database, Sink  # noqa: E402
+from names import Names  # noqa: E402
 from processes import JavaScript  # noqa: E402
 from receiver import Receiver  # noqa: E402
 from requests_as import SECRET, Keys  # noqa: E402
@@ -250,3 +251,9 @@ def authority():
     made = Authority()
     yield made
     made.remove()
+
+
+@pytest.fixture
+def names(authority):
+    """Answers for the look-ups of a server of the test's own."""
+    return Names(authority.dir)  # which the server can enter
