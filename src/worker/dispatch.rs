@@ -4,7 +4,7 @@
 //! webhooks if they have changed, the rows. Nothing is written; see `webhooks_schedule` for why.
 
 use super::definitions::{Changes, Definitions};
-use super::{POLL_MS, SWEEP_MS, Worker};
+use super::{DISPATCH, POLL_MS, SWEEP_MS, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -92,9 +92,12 @@ impl Worker {
     /// Reads the outbox if somebody woke the worker, if more was left, or if it has not looked for a while.
     pub(super) fn dispatch_if_due(&mut self) {
         let now = clock::mono_ms();
+        if self.pauses.left(DISPATCH, now) > 0 {
+            return;
+        }
         let poll = now >= self.polled_ms + POLL_MS;
         // A pause or a deletion is news that a full memory must hear too.
-        if self.scheduler.room() == 0 && !self.definitions.have_changed(self.slot) {
+        if self.room() == 0 && !self.definitions.have_changed(self.slot) {
             return;
         }
         if !poll && !self.position.has_more() && !self.slot.woken.load(Ordering::Acquire) {
@@ -114,7 +117,7 @@ impl Worker {
         let mut begun = false;
         loop {
             let counted = self.slot.definitions.load(Ordering::Acquire);
-            let limit = self.scheduler.room().min(self.affordable(READ));
+            let limit = self.room().min(self.affordable(READ));
             if begun && (limit == 0 || !self.position.has_more()) {
                 return;
             }
@@ -132,7 +135,7 @@ impl Worker {
                 Err(error) => {
                     self.slot.woken.store(true, Ordering::Release);
                     Definitions::look_again();
-                    self.rolled_back("dispatch", &error);
+                    self.rolled_back(DISPATCH, "dispatch", &error);
                     return;
                 }
             }

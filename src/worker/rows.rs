@@ -1,6 +1,6 @@
 //! Queue rows into memory: backlogs of webhooks, and retries that come due.
 
-use super::Worker;
+use super::{FETCH, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -82,7 +82,7 @@ impl Worker {
                     for (webhook, _) in wanting {
                         self.scheduler.requeued(webhook);
                     }
-                    self.rolled_back("fetch", &error);
+                    self.rolled_back(FETCH, "fetch", &error);
                     return;
                 }
             }
@@ -114,7 +114,7 @@ impl Worker {
                 let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                 self.scheduler.due_rows(rows, until, full, now);
             }
-            Err(error) => self.rolled_back("fetch", &error),
+            Err(error) => self.rolled_back(FETCH, "fetch", &error),
         }
     }
 }
