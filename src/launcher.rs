@@ -265,7 +265,8 @@ fn start(database: u32) -> Option<Handle> {
         pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         pg_sys::RegisterDynamicBackgroundWorker(&raw mut worker, &raw mut handle)
     };
-    fine.then_some(Handle(handle))
+    // Not before it is sure that there is one: dropping a handle frees it.
+    fine.then(|| Handle(handle))
 }
 
 fn copy(into: &mut [std::ffi::c_char], text: &CStr) {
