@@ -9,7 +9,7 @@ use crate::seam::raw;
 use crate::shmem::{self, Shared, State};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ const STARTING_MOST: usize = 4;
 const SOON: Duration = Duration::from_secs(5);
 /// The longest time between two starts of a database's worker.
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// How long to wait for a slot while there are databases that were not looked at.
+const PROBING: Duration = Duration::from_millis(500);
 /// How long to wait when there is no free worker slot in the server.
 const NO_SLOT: Duration = Duration::from_secs(2);
 
@@ -87,14 +89,16 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
     }
     let mut memory: HashMap<u32, Memory> = HashMap::new();
     let mut warned = Warned::default();
-    for database in databases() {
-        match shared.find_or_take(pg_sys::Oid::from(database)) {
-            Some(slot) => slot.wanted.store(true, Ordering::Release),
-            None => warned.no_slot(),
-        }
-    }
+    let mut unseen: VecDeque<u32> = databases().into();
     loop {
+        let probing = probe(shared, &mut unseen, &mut warned);
         let wait = look(shared, &mut memory, &mut warned);
+        // Those without the extension give their slots back.
+        let wait = if probing {
+            wait.map(|wait| wait.min(PROBING)).or(Some(PROBING))
+        } else {
+            wait
+        };
         // SAFETY: on the main thread of a process with a latch; each call is what Postgres's own workers do.
         unsafe {
             let timeout =
@@ -140,6 +144,24 @@ impl Warned {
             );
         }
     }
+}
+
+/// Gives slots to databases that were not looked at since the start, as far as there are any; whether more will be free
+/// soon.
+fn probe(shared: &Shared, unseen: &mut VecDeque<u32>, warned: &mut Warned) -> bool {
+    while let Some(&database) = unseen.front() {
+        let Some(slot) = shared.find_or_take(pg_sys::Oid::from(database)) else {
+            // Once all slots belong to databases that have the extension, only news can change that.
+            let full = shared.slots.iter().all(|slot| slot.state().is_settled());
+            if full {
+                warned.no_slot();
+            }
+            return !full;
+        };
+        slot.wanted.store(true, Ordering::Release);
+        unseen.pop_front();
+    }
+    false
 }
 
 /// Does what there is to do; returns when to look again at the latest.
