@@ -95,7 +95,7 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     // the start, since the worker asked for a database connection.
     unsafe {
         raw::pqsignal(pg_sys::SIGHUP as i32, raw::SignalHandlerForConfigReload);
-        raw::pqsignal(pg_sys::SIGTERM as i32, raw::die);
+        end_at_once();
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     let Some(slot) = shmem::shared().and_then(|shared| shared.find(database)) else {
@@ -133,11 +133,34 @@ fn exit(state: Option<(&Slot, State)>) -> ! {
     unsafe { raw::proc_exit(0) }
 }
 
+/// Whether the process was told to end.
+fn is_to_end() -> bool {
+    // SAFETY: flags of this process, set by signal handlers.
+    unsafe { pg_sys::ProcDiePending != 0 || pg_sys::ShutdownRequestPending != 0 }
+}
+
+/// SIGTERM is obeyed when the transaction is over, so that what has come in is written: those of delivery are short.
+fn end_between_transactions() {
+    // SAFETY: Postgres's own handler, on the main thread.
+    unsafe {
+        raw::pqsignal(pg_sys::SIGTERM as i32, raw::SignalHandlerForShutdownRequest);
+    }
+}
+
+/// SIGTERM ends whatever is done: figures may take long.
+fn end_at_once() {
+    // SAFETY: as above.
+    unsafe {
+        raw::pqsignal(pg_sys::SIGTERM as i32, raw::die);
+    }
+}
+
 impl Worker {
     fn run(&mut self) {
         let wait = crate::seam::wait::WaitSet::new(self.pool.fd());
         let mut outcomes = Vec::new();
         self.slot.set_state(State::Running);
+        end_between_transactions();
         loop {
             self.obey();
             self.collect(&mut outcomes);
@@ -147,7 +170,11 @@ impl Worker {
                 self.dispatch_if_due();
                 self.claim();
                 self.settle_if_due();
-                self.upkeep();
+                if self.upkeep_is_due() && !is_to_end() {
+                    end_at_once();
+                    self.upkeep();
+                    end_between_transactions();
+                }
                 // Settling may have brought rows into memory.
                 self.claim();
             } else {
@@ -173,14 +200,9 @@ impl Worker {
 
     /// Obeys the server: shut down, reload, interrupts.
     fn obey(&mut self) {
-        // SAFETY: flags of this process, set by signal handlers.
-        let (die, reload) = unsafe {
-            (
-                pg_sys::ProcDiePending != 0,
-                pg_sys::ConfigReloadPending != 0,
-            )
-        };
-        if die || self.slot.stopped.load(Ordering::Acquire) {
+        // SAFETY: a flag of this process, set by a signal handler.
+        let reload = unsafe { pg_sys::ConfigReloadPending != 0 };
+        if is_to_end() || self.slot.stopped.load(Ordering::Acquire) {
             self.leave();
         }
         pgrx::check_for_interrupts!();

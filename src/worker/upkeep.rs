@@ -208,12 +208,15 @@ impl Upkeep {
 }
 
 impl Worker {
+    /// Whether there is something to do.
+    pub(super) fn upkeep_is_due(&self) -> bool {
+        let now = clock::mono_ms();
+        self.upkeep.next_ms(now) == 0 && self.pauses.left(UPKEEP, now) == 0
+    }
+
     /// Does a step of whatever is due.
     pub(super) fn upkeep(&mut self) {
         let now = clock::mono_ms();
-        if self.upkeep.next_ms(now) > 0 || self.pauses.left(UPKEEP, now) > 0 {
-            return;
-        }
         if now >= self.upkeep.stepped_ms + STEP_MS {
             self.upkeep.stepped_ms = now;
             // A row that is yet to be written must not come behind the cancellation.
