@@ -34,14 +34,16 @@ COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) 
 -- own functions alone read with the rights of whoever reads them.
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands
--- for it. Which events are for a webhook by their time is judged as crates/schedule/src/lifetime.rs does. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
+-- for it, unless it cannot even be read. Which events are for a webhook by their time is judged as crates/schedule/src/lifetime.rs does. With very many events waiting, deliveries of the first 10,000 are shown; webhooks.status counts all.
 CREATE VIEW webhooks.pending WITH (security_barrier) AS
 SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
   FROM webhooks.queue q
  WHERE webhooks.may_read()
 UNION ALL
 SELECT webhooks.delivery_id(e.id, w.id), e.id, w.id, 0, NULL, NULL, NULL, e.created_at
-  FROM (SELECT o.id, o.xid FROM webhooks.outbox o WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 10000) o
+  FROM (SELECT o.id, o.xid FROM webhooks.outbox o
+         WHERE o.command IS NULL AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = o.id AND s.stage = 'dispatch')
+         ORDER BY o.xid, o.id LIMIT 10000) o
   JOIN webhooks.event e ON e.id = o.id
   JOIN webhooks.webhook w
     ON e.target = w.id

@@ -7,6 +7,7 @@ mod keys;
 mod rows;
 mod settle;
 mod start;
+mod unreadable;
 mod upkeep;
 mod write;
 
@@ -20,6 +21,7 @@ use pgrx::prelude::PgSqlErrorCode;
 use settle::Settling;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use unreadable::SetAside;
 use upkeep::Upkeep;
 use webhooks_deliver::{Job, Network, Outcome, Pool};
 use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler};
@@ -59,6 +61,7 @@ pub(crate) struct Worker {
     durable_below: Option<u32>,
     definitions: Definitions,
     settling: Settling,
+    set_aside: SetAside,
     upkeep: Upkeep,
     /// What `ALTER DATABASE … SET` said when the worker connected, and when that was last looked at.
     database_settings: Option<String>,

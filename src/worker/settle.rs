@@ -7,7 +7,7 @@
 use super::{FETCH, SETTLE, SETTLE_MS, SETTLE_UNITS, STATISTICS, Worker, is_transient, write};
 use crate::emit::store::NewEvent;
 use crate::seam::clock;
-use crate::seam::sql::{self, Statement};
+use crate::seam::sql;
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use pgrx::pg_sys;
 use serde_json::json;
@@ -21,12 +21,6 @@ use webhooks_schedule::{Disable, Ended, How, Pauses, Scheduler, Unit};
 const FLUSH_MS: u64 = 40;
 /// Longest time that statistics are behind while deliveries go on.
 const STATS_MS: u64 = 250;
-
-static SET_ASIDE: Statement = Statement::new(
-    c"INSERT INTO webhooks.set_aside (id, stage, error) SELECT id, 'settle', $2 FROM pg_catalog.unnest($1) AS u(id)
-      ON CONFLICT (id) DO NOTHING",
-    &[pg_sys::UUIDARRAYOID, pg_sys::TEXTOID],
-);
 
 /// What settling remembers between two times.
 #[derive(Default)]
@@ -221,27 +215,9 @@ impl Worker {
                 unit.outbox.map(|key| key.id).into_iter().chain(recorded)
             })
             .collect();
-        pgrx::warning!(
-            "webhooks sets {} rows aside that it cannot settle: {}",
-            ids.len(),
-            error.message
-        );
-        let noted = transaction(c"settle", Isolation::ReadCommitted, || {
-            sql::connect(|spi| {
-                spi.write(
-                    &SET_ASIDE,
-                    &[sql::uuids(ids), sql::arg(error.message.clone())],
-                );
-            });
-        });
-        match noted {
-            Ok(()) => self
-                .settling
-                .note_error(format!("settle: {}", error.message)),
-            Err(again) => {
-                self.settling.held.extend(units);
-                self.rolled_back(SETTLE, "settle", &again);
-            }
+        if let Err(again) = self.set_rows_aside(SETTLE, &ids, error) {
+            self.settling.held.extend(units);
+            self.rolled_back(SETTLE, "settle", &again);
         }
     }
 

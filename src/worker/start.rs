@@ -3,6 +3,7 @@
 
 use super::definitions::Definitions;
 use super::settle::Settling;
+use super::unreadable::SetAside;
 use super::upkeep::Upkeep;
 use super::{Worker, exit, limits, network};
 use crate::seam::clock;
@@ -151,6 +152,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         durable_below: None,
         definitions: Definitions::default(),
         settling: Settling::default(),
+        set_aside: SetAside::default(),
         upkeep: Upkeep::default(),
         database_settings,
         configured_ms: clock::mono_ms(),
@@ -159,6 +161,9 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         pauses: Pauses::default(),
     };
     if let Err(error) = worker.load_definitions() {
+        fail(&error);
+    }
+    if let Err(error) = worker.load_set_aside() {
         fail(&error);
     }
     if let Err(error) = worker.find_orphans() {
