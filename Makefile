@@ -33,6 +33,10 @@ pg-test: ## tests inside a server: make pg-test PG=15 [TEST=part of a name]
 cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 [ARGS='arguments of pytest']
 	@scripts/cluster-test $(PG) $(ARGS)
 
+ROUNDS ?= 50
+faults: ## kill, fill, cut off and promote while events flow, the table in target/faults [ROUNDS=50] (PG=18)
+	@scripts/faults $(PG) $(ROUNDS)
+
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
 
@@ -49,4 +53,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test bench fuzz deny fmt clean
+.PHONY: help setup install demo demo-stop test lint unit pg-test cluster-test faults bench fuzz deny fmt clean

@@ -134,8 +134,8 @@ def make_database(request, cluster):
     """Makes databases, as many as the test wants, under the test's settings."""
     made = []
 
-    def make(extension=True, server=cluster):
-        database = Database(server, extension)
+    def make(extension=True, server=cluster, **options):
+        database = Database(server, extension, **options)
         made.append(database)
         return database
 

@@ -1,0 +1,148 @@
+"""Transactions that are long, prepared, rolled back or in the way, while events flow."""
+
+import os
+import signal
+import time
+
+from psycopg import sql
+
+# Far above what a delivery takes, far below what waiting for somebody would.
+PROMPT_SECONDS = 1.0
+
+
+def is_prompt(flow, since, until):
+    """Asserts that what was committed in between came at once; the longest it took."""
+    delays = flow.delays(since, until)
+    assert delays, "nothing was committed"
+    assert delays[-1] < PROMPT_SECONDS + flow.stalled(since, until), f"{len([it for it in delays if it >= PROMPT_SECONDS])} of {len(delays)} late: {delays[-5:]}"
+    return delays[-1]
+
+
+def test_a_prepared_transaction_is_delivered_when_another_session_commits_it(flow, record):
+    db = flow.db
+    preparing = db.connect()
+    preparing.execute("BEGIN")
+    rows = flow.insert(preparing, 10)
+    preparing.execute("PREPARE TRANSACTION 'kept'")
+    preparing.execute("BEGIN")
+    undone = flow.insert(preparing, 10)
+    preparing.execute("PREPARE TRANSACTION 'undone'")
+    preparing.close()
+    flow.for_a_while()
+    worker = flow.worker()
+    flow.strike(lambda: os.kill(worker, signal.SIGKILL), worker)
+    assert flow.arrived(rows + undone) == {}
+    db.reconnect()
+    db.execute("ROLLBACK PREPARED 'undone'")
+    committed = time.monotonic()
+    db.execute("COMMIT PREPARED 'kept'")
+    arrived = flow.wait_for_rows(rows)
+    assert arrived - committed < PROMPT_SECONDS + flow.stalled(committed, arrived)
+    record("`PREPARE TRANSACTION`, crash, `COMMIT PREPARED` elsewhere", flow.finish())
+
+
+def test_nobody_waits_for_a_writer_that_keeps_its_transaction_open(flow, long, record):
+    seconds = 60 if long else 4
+    writer = flow.db.connect()
+    writer.execute("BEGIN")
+    rows = flow.insert(writer, 10)
+    began = time.monotonic()
+    flow.stopping.wait(seconds)  # the promise is about time that passes
+    longest = is_prompt(flow, began, time.monotonic() - PROMPT_SECONDS)
+    assert flow.arrived(rows) == {}
+    committed = time.monotonic()
+    writer.execute("COMMIT")
+    arrived = flow.wait_for_rows(rows)
+    assert arrived - committed < PROMPT_SECONDS + flow.stalled(committed, arrived)
+    record(f"a transaction open for {seconds} s (others late by {longest * 1000:.0f} ms at most)", flow.finish(), rounds=1)
+
+
+def test_nothing_is_sent_of_what_is_rolled_back_to_a_savepoint(flow, rounds, record):
+    session = flow.db.connect()
+    kept, undone = [], []
+    for _ in range(20 * rounds):
+        session.execute("BEGIN")
+        kept += flow.insert(session)
+        session.execute("SAVEPOINT a")
+        undone += flow.insert(session)
+        session.execute("SAVEPOINT b")
+        undone += flow.insert(session, 2)
+        session.execute("ROLLBACK TO a")
+        kept += flow.insert(session)
+        session.execute("SAVEPOINT c")
+        kept += flow.insert(session)
+        session.execute("RELEASE c")
+        session.execute("COMMIT")
+        session.execute("BEGIN")
+        undone += flow.insert(session)
+        session.execute("ROLLBACK")
+    flow.wait_for_rows(kept)
+    assert flow.arrived(undone) == {}
+    record("savepoints rolled back", flow.finish(), rounds=20 * rounds)
+
+
+OPEN = {
+    "updated": ["SELECT webhooks.update_webhook(%(mine)s, '{\"url\": \"http://127.0.0.1:1/\"}')"],
+    "paused": ["SELECT webhooks.update_webhook(%(mine)s, '{\"active\": false}')"],
+    "deleted": ["SELECT webhooks.delete_webhook(%(mine)s)"],
+    "rotated": ["SELECT webhooks.rotate_secret(%(mine)s)"],
+    "retried": ["SELECT webhooks.retry_delivery(%(failed)s)"],
+    "replayed": ["SELECT webhooks.replay(%(mine)s, '-infinity')"],
+    "tested": ["SELECT webhooks.send_test(%(mine)s)"],
+    "created": ["SELECT webhooks.create_webhook('http://127.0.0.1:1/', '{user.activity}')"],
+}
+
+
+def test_an_open_transaction_that_has_changed_webhooks_delays_nobody_else(flow, record):
+    db, receiver = flow.db, flow.receiver
+    receiver.answer("/mine", 500)
+    mine = db.create_webhook(receiver.url("/mine"), ["user.activity"], retry_policy={"max_attempts": 1})
+    db.emit()
+    failed = db.the_delivery(mine, "failed")
+    for what, statements in OPEN.items():
+        session = db.connect()
+        session.execute("BEGIN")
+        for statement in statements:
+            session.execute(statement, {"mine": mine["id"], "failed": failed["id"]})
+        began = time.monotonic()
+        db.emit()  # something for that very webhook, too
+        flow.stopping.wait(0.5)
+        flow.wait_for_fresh(time.monotonic())
+        try:
+            is_prompt(flow, began, time.monotonic() - 0.05)
+        except AssertionError as late:
+            raise AssertionError(f"{what}: {late}") from late
+        session.execute("ROLLBACK")
+        session.close()
+    record("open transactions that changed webhooks", flow.finish(), rounds=len(OPEN))
+
+
+# Writers themselves need these two; a lock on them is the writers' own affair, and the worker's only when it is over.
+WRITTEN_BY_USERS = {"event", "outbox"}
+
+
+def test_a_lock_on_a_table_of_ours_delays_no_delivery(flow, long, record):
+    db = flow.db
+    tables = [
+        row["relname"]
+        for row in db.rows(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'webhooks'::regnamespace AND relkind = 'r' ORDER BY relname"
+        )
+        if row["relname"] not in WRITTEN_BY_USERS
+    ]
+    longest = {}
+    for table in tables:
+        session = db.connect()
+        session.execute("BEGIN")
+        session.execute(sql.SQL("LOCK TABLE webhooks.{} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(table)))
+        began = time.monotonic()
+        flow.stopping.wait(5 if long else 0.8)  # longer than the worker waits for any lock
+        until = time.monotonic()
+        flow.stopping.wait(0.2)
+        longest[table] = flow.delays(began, until)[-1] - flow.stalled(began, until)
+        session.execute("COMMIT")
+        session.close()
+        flow.wait_for_fresh(time.monotonic())
+    late = {table: seconds for table, seconds in longest.items() if seconds >= PROMPT_SECONDS}
+    assert not late, late
+    record("`LOCK TABLE` on a table of ours", flow.finish(), rounds=len(tables))
