@@ -95,7 +95,8 @@ class Account:
         assert not self.lost, f"{len(self.lost)} lost: {self.lost[:10]}"
         assert not self.phantoms, f"{len(self.phantoms)} sent of rows that are gone"
         assert not self.renamed, f"sent again under another id: {self.renamed[:10]}"
-        assert not self.unlicensed, f"{len(self.unlicensed)} of {len(self.duplicates)} sent again without need: {self.unlicensed[:10]}"
+        needless = f"{len(self.unlicensed)} of {len(self.duplicates)} sent again without need: {self.unlicensed[:10]}"
+        assert not self.unlicensed, needless
         assert len(self.duplicates) <= self.bound
         assert not self.unlogged, f"{self.unlogged} deliveries are not logged as delivered"
         assert vanishing or not self.vanished, f"{self.vanished} confirmed commits are gone"

@@ -40,7 +40,11 @@ PLAIN = {
     "/no-http": (Answer(raw=b"220 smtp.example.com ESMTP\r\n", then="close"), None, "broken response"),
     "/large-headers": (Answer(headers=(("X-Large", "x" * (1 << 20)),), then="close"), None, "broken response"),
     "/closes": (Answer(raw=b"", then="close"), None, "connection closed"),
-    "/lies": (Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", then="close"), None, "broken response"),
+    "/lies": (
+        Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", then="close"),
+        None,
+        "broken response",
+    ),
 }
 
 
@@ -153,4 +157,5 @@ def test_each_bad_endpoint_gets_its_attempt_record_and_the_others_do_not_notice(
     assert flow.worker() == worker
     assert db.server.alarms() == []
     growth = (most - before) / (1 << 20)
-    record(f"{len(expected) + 1} bad endpoints (others late by {longest * 1000:.0f} ms at most, {growth:.0f} MB)", flow.finish(), rounds=1)
+    what = f"{len(expected) + 1} bad endpoints (others late by {longest * 1000:.0f} ms at most, {growth:.0f} MB more memory)"
+    record(what, flow.finish(), rounds=1)

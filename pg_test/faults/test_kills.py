@@ -93,10 +93,19 @@ def test_nothing_is_lost_by_a_restart_with_10_000_deliveries_waiting(make_flowin
     record(f"restart with {waiting:,} deliveries waiting", account)
 
 
+def test_nothing_is_lost_by_a_power_loss(flow, rounds, record):
+    """`kill -9` of everything."""
+    server = flow.db.server
+    for _ in range((rounds + 2) // 3):
+        flow.for_a_while()
+        flow.strike(server.crash, *server.children())
+    record("power loss (`kill -9` of all)", flow.finish())
+
+
 def test_nothing_is_sent_of_a_row_that_a_power_loss_takes_from_a_writer_without_synchronous_commit(
     make_flowing, rounds, record
 ):
-    """`kill -9` of everything, with WAL that nobody flushes but who must."""
+    """The same with WAL that nobody flushes but who must."""
     unhurried = {"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
     flow = make_flowing(unhurried, prelude=["SET synchronous_commit = off"])
     server = flow.db.server

@@ -14,7 +14,8 @@ def is_prompt(flow, since, until):
     """Asserts that what was committed in between came at once; the longest it took."""
     delays = flow.delays(since, until)
     assert delays, "nothing was committed"
-    assert delays[-1] < PROMPT_SECONDS + flow.stalled(since, until), f"{len([it for it in delays if it >= PROMPT_SECONDS])} of {len(delays)} late: {delays[-5:]}"
+    late = f"{len([it for it in delays if it >= PROMPT_SECONDS])} of {len(delays)} late: {delays[-5:]}"
+    assert delays[-1] < PROMPT_SECONDS + flow.stalled(since, until), late
     return delays[-1]
 
 
