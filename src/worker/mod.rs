@@ -229,6 +229,7 @@ impl Worker {
         self.pool.shutdown();
         let mut outcomes = Vec::new();
         self.collect(&mut outcomes);
+        self.scheduler.flush_ended(clock::now());
         self.settle();
         self.write_stats();
         settle::flush_wal();

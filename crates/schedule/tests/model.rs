@@ -542,6 +542,22 @@ proptest! {
 }
 
 #[test]
+fn what_has_been_answered_is_written_at_the_end_though_others_of_its_event_are_under_way() {
+    let mut world = World::new(2);
+    world.commit_event(0b11);
+    world.commit_event(0b11);
+    world.dispatch();
+    world.claim();
+    world.end(0, 200);
+    assert_eq!(world.scheduler.units(), 0);
+    world.scheduler.flush_ended(world.now);
+    world.settle();
+    assert_eq!(world.tables.log.len(), 1, "the one that was answered");
+    assert_eq!(world.tables.queue.len(), 1, "the other of its event");
+    assert_eq!(world.tables.outbox.len(), 1, "nothing of the other event");
+}
+
+#[test]
 fn what_has_been_answered_is_written_within_40_ms_though_others_of_its_event_are_under_way() {
     let mut world = World::new(2);
     world.commit_event(0b11);

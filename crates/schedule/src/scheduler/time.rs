@@ -77,6 +77,15 @@ impl Scheduler {
         }
     }
 
+    /// Makes everything that has ended ready to be written, though others of its event have not: nothing more will end.
+    pub fn flush_ended(&mut self, now: Now) {
+        while let Some((_, group, serial)) = self.group_endings.pop_front() {
+            if self.groups.get(group).is_some_and(|it| it.serial == serial) {
+                self.flush(group, now);
+            }
+        }
+    }
+
     /// Whether a group only waits for its turn at endpoints that answer fast, and a crash would repeat no more of
     /// it than what is in flight: then queue rows would be written for nothing.
     fn is_underway(&self, group: usize) -> bool {
