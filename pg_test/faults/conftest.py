@@ -18,6 +18,18 @@ from server import PRELOADED  # noqa: E402
 SHORT = 3
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: only in the long form")
+
+
+def pytest_collection_modifyitems(config, items):
+    if rounds_wanted() > SHORT:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
 def pytest_report_header():
     return f"rounds: {rounds_wanted()}"
 

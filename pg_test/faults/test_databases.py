@@ -5,6 +5,7 @@ import re
 import signal
 import time
 
+import pytest
 from server import PRELOADED
 
 # So many databases can be served at once.
@@ -75,6 +76,7 @@ def test_a_worker_that_cannot_start_is_tried_again_ever_less_often_and_serves_wh
     record("a worker that cannot start for a while", flow.finish())
 
 
+@pytest.mark.long
 def test_databases_without_the_extension_take_no_place_from_one_that_has_it(make_server, make_database, receiver):
     """More databases than slots: the one that has the extension is found after a restart, wherever it is in the catalog, and
     though nobody emits anything there."""

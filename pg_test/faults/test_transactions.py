@@ -6,16 +6,19 @@ import time
 
 from psycopg import sql
 
-# Far above what a delivery takes, far below what waiting for somebody would.
-PROMPT_SECONDS = 1.0
+# Far above what a delivery takes, far below what waiting for somebody would: for nine in ten, and for each.
+PROMPT_SECONDS = 0.5
+LATE_SECONDS = 2.0
 
 
-def is_prompt(flow, since, until):
+def is_prompt(flow, since, until, what=""):
     """Asserts that what was committed in between came at once; the longest it took."""
     delays = flow.delays(since, until)
     assert delays, "nothing was committed"
-    late = f"{len([it for it in delays if it >= PROMPT_SECONDS])} of {len(delays)} late: {delays[-5:]}"
-    assert delays[-1] < PROMPT_SECONDS + flow.stalled(since, until), late
+    stalled = flow.stalled(since, time.monotonic())
+    late = f"{what}: {delays[len(delays) // 2 :: max(1, len(delays) // 10)]}, {stalled} of them not ours"
+    assert delays[len(delays) * 9 // 10] < PROMPT_SECONDS + stalled, late
+    assert delays[-1] < LATE_SECONDS + stalled, late
     return delays[-1]
 
 
@@ -38,23 +41,23 @@ def test_a_prepared_transaction_is_delivered_when_another_session_commits_it(flo
     committed = time.monotonic()
     db.execute("COMMIT PREPARED 'kept'")
     arrived = flow.wait_for_rows(rows)
-    assert arrived - committed < PROMPT_SECONDS + flow.stalled(committed, arrived)
+    assert arrived - committed < LATE_SECONDS + flow.stalled(committed, arrived)
     record("`PREPARE TRANSACTION`, crash, `COMMIT PREPARED` elsewhere", flow.finish())
 
 
 def test_nobody_waits_for_a_writer_that_keeps_its_transaction_open(flow, long, record):
-    seconds = 60 if long else 4
+    seconds = 60 if long else 5
     writer = flow.db.connect()
     writer.execute("BEGIN")
     rows = flow.insert(writer, 10)
     began = time.monotonic()
     flow.stopping.wait(seconds)  # the promise is about time that passes
-    longest = is_prompt(flow, began, time.monotonic() - PROMPT_SECONDS)
+    longest = is_prompt(flow, began, time.monotonic() - LATE_SECONDS)
     assert flow.arrived(rows) == {}
     committed = time.monotonic()
     writer.execute("COMMIT")
     arrived = flow.wait_for_rows(rows)
-    assert arrived - committed < PROMPT_SECONDS + flow.stalled(committed, arrived)
+    assert arrived - committed < LATE_SECONDS + flow.stalled(committed, arrived)
     record(f"a transaction open for {seconds} s (others late by {longest * 1000:.0f} ms at most)", flow.finish(), rounds=1)
 
 
@@ -109,10 +112,7 @@ def test_an_open_transaction_that_has_changed_webhooks_delays_nobody_else(flow, 
         db.emit()  # something for that very webhook, too
         flow.stopping.wait(0.5)
         flow.wait_for_fresh(time.monotonic())
-        try:
-            is_prompt(flow, began, time.monotonic() - 0.05)
-        except AssertionError as late:
-            raise AssertionError(f"{what}: {late}") from late
+        is_prompt(flow, began, time.monotonic() - 0.05, what)
         session.execute("ROLLBACK")
         session.close()
     record("open transactions that changed webhooks", flow.finish(), rounds=len(OPEN))
@@ -131,7 +131,7 @@ def test_a_lock_on_a_table_of_ours_delays_no_delivery(flow, long, record):
         )
         if row["relname"] not in WRITTEN_BY_USERS
     ]
-    longest = {}
+    longest = 0
     for table in tables:
         session = db.connect()
         session.execute("BEGIN")
@@ -140,10 +140,8 @@ def test_a_lock_on_a_table_of_ours_delays_no_delivery(flow, long, record):
         flow.stopping.wait(5 if long else 0.8)  # longer than the worker waits for any lock
         until = time.monotonic()
         flow.stopping.wait(0.2)
-        longest[table] = flow.delays(began, until)[-1] - flow.stalled(began, until)
+        longest = max(longest, is_prompt(flow, began, until, table))
         session.execute("COMMIT")
         session.close()
         flow.wait_for_fresh(time.monotonic())
-    late = {table: seconds for table, seconds in longest.items() if seconds >= PROMPT_SECONDS}
-    assert not late, late
-    record("`LOCK TABLE` on a table of ours", flow.finish(), rounds=len(tables))
+    record(f"`LOCK TABLE` on each table of ours (others late by {longest * 1000:.0f} ms at most)", flow.finish(), rounds=len(tables))
