@@ -57,9 +57,13 @@ class Strike:
     resumed: float = 0  # the first delivery arrived of a row that was committed after the strike
     settled: float = 0  # outcomes before this are safe
 
+    def came_before(self, request):
+        """Whether a request is of the process that has ended; we may have read it a little later."""
+        return request.at <= self.gone + UNREAD_SECONDS or request.connection <= self.connections
+
     def may_repeat(self, request):
         """Whether a request was in flight, or its outcome not yet safe, when this came."""
-        if request.at > self.gone + UNREAD_SECONDS and request.connection > self.connections:
+        if not self.came_before(request):
             return False
         answered = request.answered if request.closed is None else None
         return answered is None or answered > self.settled
@@ -221,7 +225,7 @@ class Flow:
         has not come is late by all the time since."""
         committed = {row: at for row, at in self.confirmed().items() if since < at < until}
         arrived, now = self.arrived(committed, path), time.monotonic()
-        return sorted(arrived.get(row, now) - at for row, at in committed.items())
+        return sorted(max(0, arrived.get(row, now) - at) for row, at in committed.items())
 
     def confirmed(self):
         """All rows whose commit was confirmed, with when."""
@@ -324,7 +328,7 @@ class Flow:
         for requests in by_attempt.values():
             for first, again in itertools.pairwise(requests):
                 duplicates.append(again)
-                between = [it for it in self.strikes if first.at <= it.gone + UNREAD_SECONDS and again.at >= it.at]
+                between = [it for it in self.strikes if it.came_before(first) and again.at >= it.at]
                 if not any(it.may_repeat(first) for it in between):
                     age = min((round(it.at - (first.answered or it.at), 3) for it in between), default=None)
                     unlicensed.append((first.path, age))
