@@ -45,6 +45,10 @@ rest-test: ## tests of the REST API: make rest-test PG=15 [ARGS='arguments of py
 portal-test: ## tests of the page in Chromium: make portal-test PG=15 [ARGS='arguments of pytest']
 	@scripts/portal-test $(PG) $(ARGS)
 
+ROUNDS ?= 50
+faults: ## kill, fill, cut off and promote while events flow, the table in target/faults [ROUNDS=50] (PG=18)
+	@scripts/faults $(PG) $(ROUNDS)
+
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)
 
@@ -72,4 +76,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test rest-test portal-test bench bench-paths soak fuzz freeze deny fmt clean
+.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test rest-test portal-test faults bench bench-paths soak fuzz freeze deny fmt clean

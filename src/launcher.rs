@@ -9,7 +9,7 @@ use crate::seam::raw;
 use crate::shmem::{self, Shared, Slot, State};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ const STARTING_MOST: usize = 4;
 const SOON: Duration = Duration::from_secs(5);
 /// The longest time between two starts of a database's worker.
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
+/// How long to wait for a slot while there are databases that were not looked at.
+const PROBING: Duration = Duration::from_millis(500);
 /// How long to wait when there is no free worker slot in the server.
 const NO_SLOT: Duration = Duration::from_secs(2);
 
@@ -88,13 +90,21 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
     let mut memory: HashMap<u32, Memory> = HashMap::new();
     let mut warned = Warned::default();
     let mut known = HashSet::new();
+    let mut unseen = VecDeque::new();
     let mut seen = None;
     loop {
         let altered = shared.alterations.load(Ordering::Acquire);
         if seen.replace(altered) != Some(altered) {
-            revise(shared, &mut memory, &mut warned, &mut known);
+            revise(shared, &mut memory, &mut known, &mut unseen);
         }
+        let probing = probe(shared, &mut unseen, &mut warned);
         let wait = look(shared, &mut memory, &mut warned);
+        // Those without the extension give their slots back.
+        let wait = if probing {
+            wait.map(|wait| wait.min(PROBING)).or(Some(PROBING))
+        } else {
+            wait
+        };
         // SAFETY: on the main thread of a process with a latch; each call is what Postgres's own workers do.
         unsafe {
             let timeout =
@@ -147,8 +157,8 @@ impl Warned {
 fn revise(
     shared: &Shared,
     memory: &mut HashMap<u32, Memory>,
-    warned: &mut Warned,
     known: &mut HashSet<u32>,
+    unseen: &mut VecDeque<u32>,
 ) {
     // Before the look at the catalog: whoever has taken one by now is connected to a database that is in it.
     let taken: Vec<(&Slot, u32)> = shared
@@ -180,13 +190,27 @@ fn revise(
         .filter(|it| it.servable)
         .map(|it| it.oid)
         .collect();
-    for &database in servable.difference(known) {
-        match shared.find_or_take(pg_sys::Oid::from(database)) {
-            Some(slot) => slot.wanted.store(true, Ordering::Release),
-            None => warned.no_slot(),
-        }
-    }
+    unseen.retain(|database| servable.contains(database));
+    unseen.extend(servable.difference(known));
     *known = servable;
+}
+
+/// Gives slots to databases that were not looked at yet, as far as there are any; whether more will be free
+/// soon.
+fn probe(shared: &Shared, unseen: &mut VecDeque<u32>, warned: &mut Warned) -> bool {
+    while let Some(&database) = unseen.front() {
+        let Some(slot) = shared.find_or_take(pg_sys::Oid::from(database)) else {
+            // Once all slots belong to databases that have the extension, only news can change that.
+            let full = shared.slots.iter().all(|slot| slot.state().is_settled());
+            if full {
+                warned.no_slot();
+            }
+            return !full;
+        };
+        slot.wanted.store(true, Ordering::Release);
+        unseen.pop_front();
+    }
+    false
 }
 
 /// Does what there is to do; returns when to look again at the latest.
@@ -315,7 +339,8 @@ fn start(database: u32) -> Option<Handle> {
         pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         pg_sys::RegisterDynamicBackgroundWorker(&raw mut worker, &raw mut handle)
     };
-    fine.then_some(Handle(handle))
+    // Not before it is sure that there is one: dropping a handle frees it.
+    fine.then(|| Handle(handle))
 }
 
 fn copy(into: &mut [std::ffi::c_char], text: &CStr) {

@@ -39,6 +39,14 @@ impl State {
         }
     }
 
+    /// Whether a worker has looked at the database, and it is one to serve.
+    pub(crate) fn is_settled(self) -> bool {
+        matches!(
+            self,
+            Self::Running | Self::Cloned | Self::Disabled | Self::Mismatch
+        )
+    }
+
     /// The word that `webhooks.status` shows.
     pub(crate) fn word(self) -> &'static str {
         match self {

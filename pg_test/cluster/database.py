@@ -49,12 +49,12 @@ def everything_said(error):
 
 
 class Database:
-    def __init__(self, server, extension=True):
+    def __init__(self, server, extension=True, tablespace="pg_default"):
         self.server = server
         self.name = unique("db")
         self._sessions = []
         self._roles = []
-        server.execute(f"CREATE DATABASE {self.name}")
+        server.execute(f"CREATE DATABASE {self.name} TABLESPACE {tablespace}")
         self.session = self.connect()
         if extension:
             self.execute("CREATE EXTENSION webhooks")

@@ -1,8 +1,8 @@
 /* Look-ups as a test wants them: loaded into a server with LD_PRELOAD, in front of the C library's getaddrinfo.
  *
  * The file that TEST_NAMES names has lines "name address address…". The first line of a name is its first answer, the
- * next line its next one; the last line stays. The names that were asked for are appended to the same path with ".asked".
- * What the file does not have goes to the C library. */
+ * next line its next one; the last line stays. The address "-" says that there is no such name. The names that were asked
+ * for are appended to the same path with ".asked". What the file does not have goes to the C library. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -59,7 +59,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 	}
 	*found = NULL;
 	for (word = strtok_r(answer, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest)) {
-		int code = real(word, service, hints, end);
+		int code = strcmp(word, "-") == 0 ? EAI_NONAME : real(word, service, hints, end);
 
 		if (code)
 			return code;

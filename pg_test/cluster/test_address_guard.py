@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -168,41 +167,7 @@ def test_the_proxies_of_the_environment_are_ignored(make_server, make_database, 
     assert proxy.connections == 0
 
 
-# Names that change. The look-ups of a server of the test's own are answered by the test (names.c): a name server cannot
-# be given to the C library without rights over the machine.
-
-
-class Names:
-    def __init__(self, directory):
-        self.file, self.library = directory / "names", directory / "names.so"
-        source = Path(__file__).with_name("names.c")
-        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", self.library, source], check=True)
-        (asked := self.asked_file).touch()
-        for path, mode in ((directory, 0o755), (self.library, 0o755), (asked, 0o666)):
-            path.chmod(mode)
-        self.answer()
-
-    @property
-    def asked_file(self):
-        return self.file.with_suffix(".asked")
-
-    def environment(self):
-        return {"LD_PRELOAD": str(self.library), "TEST_NAMES": str(self.file)}
-
-    def answer(self, **answers):
-        """Answers for names, in turn: each a list of addresses."""
-        lines = (" ".join([name.replace("_", "."), *it]) for name, their in answers.items() for it in their)
-        self.file.write_text("\n".join(lines) + "\n")
-        self.file.chmod(0o644)
-
-    def asked(self):
-        return self.asked_file.read_text().split()
-
-
-@pytest.fixture
-def names(authority):
-    # Its directory is one that the server can enter.
-    return Names(authority.dir)
+# Names that change.
 
 
 @pytest.fixture

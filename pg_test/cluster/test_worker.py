@@ -108,47 +108,6 @@ def test_the_worker_survives_hostile_settings_of_its_database_and_role(make_data
     db.wait_for_states(webhook, delivered=1)
 
 
-def test_the_worker_goes_on_though_somebody_locks_a_table_of_ours(db, receiver):
-    webhook = db.create_webhook(receiver.url())
-    table = db.one(
-        "SELECT c.oid::regclass::text FROM pg_class c WHERE relnamespace = 'webhooks'::regnamespace AND relname = 'delivery'"
-    )
-    if table is None:
-        pytest.skip("the log has another name")
-    other = db.connect()
-    other.execute("BEGIN")
-    other.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-    db.emit()
-    receiver.wait(1, timeout=15)
-    other.execute("COMMIT")
-    db.wait_for_states(webhook, delivered=1, timeout=20)
-
-
-def test_a_worker_that_is_terminated_comes_back_and_goes_on(db, receiver):
-    receiver.answer("/hook", Answer(delay=0.02))
-    webhook = db.create_webhook(receiver.url())
-    db.emit_many(100)
-    receiver.wait(10)
-    pid = db.wait_for_worker()
-    db.execute("SELECT pg_terminate_backend(%s)", pid)
-    db.wait_until("SELECT pid FROM webhooks.status", lambda new: new not in (None, pid), timeout=20)
-    db.wait_for_states(webhook, delivered=100, timeout=20)
-
-
-def test_a_shutdown_does_not_wait_for_a_request_that_hangs(make_server, make_database, receiver):
-    server = make_server()
-    db = make_database(server=server)
-    receiver.answer("/hook", hang())
-    db.create_webhook(receiver.url())
-    db.emit()
-    receiver.wait_under_way(1, "/hook")
-    began = time.monotonic()
-    server.stop()
-    assert time.monotonic() - began < 3
-    assert server.alarms() == []
-    server.start()
-
-
 def test_events_that_were_emitted_while_the_server_was_going_down_are_sent_after_its_start(
     make_server, make_database, receiver
 ):

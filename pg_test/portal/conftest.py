@@ -11,7 +11,7 @@ import pytest
 PORTAL = Path(__file__).parent
 REST = PORTAL.parent / "rest"
 SCREENSHOTS = PORTAL.parents[1] / "target/portal"
-sys.path.insert(0, str(PORTAL))
+sys.path[:0] = [str(PORTAL), str(REST)]
 pytest.register_assert_rewrite("browser")
 
 # The fixtures and hooks of the REST tests are those of these tests too.
@@ -66,6 +66,6 @@ def signed_in(portal, api):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item):
-    report = yield from _module.pytest_runtest_makereport(item)
+    report = yield
     item.failed = getattr(item, "failed", False) or report.failed
     return report

@@ -45,6 +45,7 @@ def test_deliveries_are_listed_by_state_and_by_page(signed_in, api, receiver, we
     signed_in.page.go_back()
     expect(pages).to_contain_text("41 to 45 of 45")
     signed_in.press("Newer")
+    expect(pages).to_contain_text("21 to 40 of 45")
     signed_in.press("Newer")
     expect(pages).to_contain_text("1 to 20 of 45")
     assert rows.first.get_by_role("link").get_attribute("href") == first

@@ -3,23 +3,9 @@
 A server is made for each process of pytest, and one database with one gateway; a test keeps to owners of its own.
 """
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
-HERE = Path(__file__).parent
-CLUSTER = HERE.parent / "cluster"
-sys.path[:0] = [str(CLUSTER), str(HERE)]
 pytest.register_assert_rewrite("api")
-
-# The fixtures and hooks of the cluster tests are those of these tests too.
-_spec = importlib.util.spec_from_file_location("cluster_conftest", CLUSTER / "conftest.py")
-_module = importlib.util.module_from_spec(_spec)
-sys.modules["cluster_conftest"] = _module
-_spec.loader.exec_module(_module)
-globals().update({name: value for name, value in vars(_module).items() if not name.startswith("_")})
 
 from api import Api, Gateway  # noqa: E402
 from database import Database, unique  # noqa: E402

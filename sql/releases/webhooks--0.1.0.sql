@@ -228,9 +228,9 @@ CREATE TABLE webhooks.set_aside (
     error    text        NOT NULL,
     at       timestamptz NOT NULL DEFAULT now()
 ) USING heap;
-COMMENT ON TABLE  webhooks.set_aside IS 'Rows that the worker could not deal with: each stays where it is and is passed over until it is removed from here';
+COMMENT ON TABLE  webhooks.set_aside IS 'Rows that the worker could not deal with: each stays where it is and is passed over until it is removed from here and the worker has started again';
 COMMENT ON COLUMN webhooks.set_aside.id IS 'Id in webhooks.outbox or webhooks.queue';
-COMMENT ON COLUMN webhooks.set_aside.stage IS 'dispatch or settle';
+COMMENT ON COLUMN webhooks.set_aside.stage IS 'dispatch, fetch (its event cannot be read) or settle (its outcome cannot be written)';
 COMMENT ON COLUMN webhooks.set_aside.error IS 'What went wrong';
 COMMENT ON COLUMN webhooks.set_aside.at IS 'When';
 

@@ -25,14 +25,17 @@ static WEBHOOKS: Statement = Statement::new(
     c"SELECT id FROM webhooks.webhook WHERE $1 IS NULL OR owner = $1",
     &[pg_sys::TEXTOID],
 );
+/// Without events that cannot even be read.
 static OUTBOX: Statement = Statement::new(
     c"SELECT o.xid, o.id, e.type, e.owner, e.target, e.about, coalesce(e.subject, e.data), e.created_at,
              pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
-        FROM webhooks.outbox o
-        JOIN webhooks.event e ON e.id = o.id
-       WHERE o.command IS NULL AND (o.xid, o.id) > ($1, $2)
-       ORDER BY o.xid, o.id
-       LIMIT $3",
+        FROM (SELECT o.xid, o.id FROM webhooks.outbox o
+               WHERE o.command IS NULL AND (o.xid, o.id) > ($1, $2)
+                 AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = o.id AND s.stage = 'dispatch')
+               ORDER BY o.xid, o.id
+               LIMIT $3) o
+        LEFT JOIN webhooks.event e ON e.id = o.id
+       ORDER BY o.xid, o.id",
     &[pg_sys::XID8OID, pg_sys::UUIDOID, pg_sys::INT8OID],
 );
 

@@ -145,7 +145,7 @@ impl Worker {
                     self.scheduler.has_rows(webhook);
                 }
             }
-            Err(error) => self.rolled_back("restored", &error),
+            Err(error) => self.rolled_back(super::UPKEEP, "restored", &error),
         }
     }
 

@@ -4,7 +4,8 @@
 //! webhooks if they have changed, the rows. Nothing is written; see `webhooks_schedule` for why.
 
 use super::definitions::{Changes, Definitions};
-use super::{POLL_MS, SWEEP_MS, Worker};
+use super::unreadable::{Suspect, suspects};
+use super::{DISPATCH, POLL_MS, SWEEP_MS, UPKEEP, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -25,19 +26,29 @@ static READ_OUTBOX: Statement = Statement::new(
     c"SELECT o.ctid, o.xid, o.id, o.command, o.webhook_id,
              e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject, o.written_by
         FROM (SELECT o.ctid, o.xmin AS written_by, o.* FROM webhooks.outbox o
-               WHERE (o.xid, o.id) > ($1, $2) AND o.xid <= $3
-                 AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = o.id)
+               WHERE (o.xid, o.id) > ($1, $2) AND o.xid <= $3 AND o.id <> ALL ($5)
                ORDER BY o.xid, o.id
                LIMIT $4) o
         LEFT JOIN webhooks.event e ON e.id = o.id
        ORDER BY o.xid, o.id",
-    &[
-        pg_sys::XID8OID,
-        pg_sys::UUIDOID,
-        pg_sys::XID8OID,
-        pg_sys::INT8OID,
-    ],
+    STRETCH,
 );
+/// The same rows, without what may be damaged.
+static LOOK_INTO_OUTBOX: Statement = Statement::new(
+    c"SELECT o.id, o.id FROM webhooks.outbox o
+       WHERE (o.xid, o.id) > ($1, $2) AND o.xid <= $3 AND o.id <> ALL ($5)
+       ORDER BY o.xid, o.id
+       LIMIT $4",
+    STRETCH,
+);
+/// A stretch of the outbox: after which row, up to which transaction, how many rows, which not.
+const STRETCH: &[pg_sys::Oid] = &[
+    pg_sys::XID8OID,
+    pg_sys::UUIDOID,
+    pg_sys::XID8OID,
+    pg_sys::INT8OID,
+    pg_sys::UUIDARRAYOID,
+];
 
 struct Found {
     key: OutboxKey,
@@ -96,9 +107,12 @@ impl Worker {
     /// Reads the outbox if somebody woke the worker, if more was left, or if it has not looked for a while.
     pub(super) fn dispatch_if_due(&mut self) {
         let now = clock::mono_ms();
+        if self.pauses.left(DISPATCH, now) > 0 {
+            return;
+        }
         let poll = now >= self.polled_ms + POLL_MS;
         // A pause or a deletion is news that a full memory must hear too.
-        if self.scheduler.room() == 0 && !self.definitions.have_changed(self.slot) {
+        if self.room() == 0 && !self.definitions.have_changed(self.slot) {
             return;
         }
         if !poll && !self.position.has_more() && !self.slot.woken.load(Ordering::Acquire) {
@@ -117,11 +131,14 @@ impl Worker {
             if now < self.definitions.restoring_until_ms {
                 self.reread_restored();
             }
+            if let Err(error) = self.load_set_aside() {
+                self.rolled_back(UPKEEP, "rows set aside", &error);
+            }
         }
         let mut begun = false;
         loop {
             let counted = self.slot.definitions.load(Ordering::Acquire);
-            let limit = self.scheduler.room().min(self.affordable(READ));
+            let limit = self.room().min(self.affordable(READ));
             if begun && (limit == 0 || !self.position.has_more()) {
                 return;
             }
@@ -139,7 +156,13 @@ impl Worker {
                 Err(error) => {
                     self.slot.woken.store(true, Ordering::Release);
                     Definitions::look_again();
-                    self.rolled_back("dispatch", &error);
+                    let advance = !begun;
+                    if self.set_aside_unreadable(DISPATCH, &error, |worker, spi| {
+                        worker.look_into_outbox(spi, limit, advance)
+                    }) {
+                        continue;
+                    }
+                    self.rolled_back(DISPATCH, "dispatch", &error);
                     return;
                 }
             }
@@ -177,7 +200,7 @@ impl Worker {
         let mut to = None;
         match position.next().filter(|_| !awaited) {
             Some(stretch) if limit > 0 => {
-                (found, to) = Self::read_stretch(spi, stretch, limit);
+                (found, to) = self.read_stretch(spi, stretch, limit);
                 make_durable(&found, durable_below);
             }
             Some(stretch) => to = Some(stretch.after),
@@ -193,21 +216,42 @@ impl Worker {
         }
     }
 
+    /// The rows that the next read would bring.
+    fn look_into_outbox(&self, spi: &Connection, limit: usize, advance: bool) -> Vec<Suspect> {
+        let mut position = self.position.clone();
+        let text: Option<String> = spi.read(&SNAPSHOT, &[]).get(0, 1);
+        if let Some(snapshot) = text
+            .as_deref()
+            .and_then(Snapshot::parse)
+            .filter(|_| advance)
+        {
+            position.advance(snapshot);
+        }
+        let stretch = position.next();
+        stretch.map_or_else(Vec::new, |stretch| {
+            suspects(&spi.read(&LOOK_INTO_OUTBOX, &self.stretch(stretch, limit)))
+        })
+    }
+
+    /// The parameters of a stretch.
+    fn stretch(&self, stretch: Stretch, limit: usize) -> [sql::Arg; 5] {
+        let xid = |xid: u64| Some(pg_sys::Datum::from(xid));
+        [
+            xid(stretch.after.0),
+            sql::uuid(stretch.after.1),
+            xid(stretch.until),
+            sql::arg(limit as i64),
+            self.set_aside.arg(),
+        ]
+    }
+
     fn read_stretch(
+        &self,
         spi: &Connection,
         stretch: Stretch,
         limit: usize,
     ) -> (Vec<Found>, Option<(u64, Uuid)>) {
-        let xid = |xid: u64| Some(pg_sys::Datum::from(xid));
-        let rows = spi.read(
-            &READ_OUTBOX,
-            &[
-                xid(stretch.after.0),
-                sql::uuid(stretch.after.1),
-                xid(stretch.until),
-                sql::arg(limit as i64),
-            ],
-        );
+        let rows = spi.read(&READ_OUTBOX, &self.stretch(stretch, limit));
         let mut found = Vec::with_capacity(rows.len());
         for row in 0..rows.len() {
             let (Some(place), Some(xid), Some(id)) = (

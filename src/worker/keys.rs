@@ -1,6 +1,6 @@
 //! When API keys were last used, from shared memory into their rows.
 
-use super::Worker;
+use super::{UPKEEP, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -45,7 +45,7 @@ impl Worker {
             });
         });
         if let Err(error) = written {
-            self.rolled_back("key uses", &error);
+            self.rolled_back(UPKEEP, "key uses", &error);
         }
     }
 }

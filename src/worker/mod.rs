@@ -7,6 +7,7 @@ mod keys;
 mod rows;
 mod settle;
 mod start;
+mod unreadable;
 mod upkeep;
 mod write;
 
@@ -21,9 +22,10 @@ use settle::Settling;
 use start::Place;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use unreadable::SetAside;
 use upkeep::Upkeep;
 use webhooks_deliver::{Job, Network, Outcome, Pool};
-use webhooks_schedule::{Ended, Limits, Position, Scheduler};
+use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler};
 
 /// How often the outbox is looked at without having been woken: for prepared transactions, and rows from a
 /// restore or replication.
@@ -34,8 +36,15 @@ const SWEEP_MS: u64 = 60_000;
 const SETTLE_MS: u64 = 5;
 /// So many units are settled at once, whenever they come.
 const SETTLE_UNITS: usize = 256;
-/// How long a transaction that failed for want of something is not tried again.
-const PAUSE_MS: u64 = 250;
+/// Outcomes that wait to be written, because that fails for now, at which no more requests are made.
+const UNWRITTEN_MOST: usize = 10_000;
+
+// Stages that pause by themselves when they fail.
+const DISPATCH: &str = "dispatch";
+const FETCH: &str = "fetch";
+const SETTLE: &str = "settle";
+const STATISTICS: &str = "statistics";
+const UPKEEP: &str = "upkeep";
 
 /// What the stages share.
 pub(crate) struct Worker {
@@ -53,6 +62,7 @@ pub(crate) struct Worker {
     durable_below: Option<u32>,
     definitions: Definitions,
     settling: Settling,
+    set_aside: SetAside,
     upkeep: Upkeep,
     /// What was known of the database when the worker connected, and when that was last looked at.
     place: Place,
@@ -61,8 +71,8 @@ pub(crate) struct Worker {
     altered: u64,
     polled_ms: u64,
     swept_ms: u64,
-    /// Not before: something failed that may be better soon.
-    paused_until_ms: u64,
+    /// Stages that failed for want of something, and are tried again soon.
+    pauses: Pauses,
 }
 
 fn limits(settings: &Settings, descriptors: usize) -> Limits {
@@ -91,7 +101,7 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     // the start, since the worker asked for a database connection.
     unsafe {
         raw::pqsignal(pg_sys::SIGHUP as i32, raw::SignalHandlerForConfigReload);
-        raw::pqsignal(pg_sys::SIGTERM as i32, raw::die);
+        end_at_once();
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     let Some(slot) = shmem::shared().and_then(|shared| shared.find(database)) else {
@@ -129,22 +139,48 @@ fn exit(state: Option<(&Slot, State)>) -> ! {
     unsafe { raw::proc_exit(0) }
 }
 
+/// Whether the process was told to end.
+fn is_to_end() -> bool {
+    // SAFETY: flags of this process, set by signal handlers.
+    unsafe { pg_sys::ProcDiePending != 0 || pg_sys::ShutdownRequestPending != 0 }
+}
+
+/// SIGTERM is obeyed when the transaction is over, so that what has come in is written: those of delivery are short.
+fn end_between_transactions() {
+    // SAFETY: Postgres's own handler, on the main thread.
+    unsafe {
+        raw::pqsignal(pg_sys::SIGTERM as i32, raw::SignalHandlerForShutdownRequest);
+    }
+}
+
+/// SIGTERM ends whatever is done: figures may take long.
+fn end_at_once() {
+    // SAFETY: as above.
+    unsafe {
+        raw::pqsignal(pg_sys::SIGTERM as i32, raw::die);
+    }
+}
+
 impl Worker {
     fn run(&mut self) {
         let wait = crate::seam::wait::WaitSet::new(self.pool.fd());
         let mut outcomes = Vec::new();
         self.show_state();
+        end_between_transactions();
         loop {
             self.obey();
-            let pause = clock::mono_ms() < self.paused_until_ms;
             self.collect(&mut outcomes);
             self.scheduler.tick(&self.limits, clock::now());
             self.follow_place();
-            if self.settings.enabled && !pause {
+            if self.settings.enabled {
                 self.dispatch_if_due();
                 self.claim();
                 self.settle_if_due();
-                self.upkeep();
+                if self.upkeep_is_due() && !is_to_end() {
+                    end_at_once();
+                    self.upkeep();
+                    end_between_transactions();
+                }
                 // Settling may have brought rows into memory.
                 self.claim();
             } else {
@@ -170,16 +206,11 @@ impl Worker {
 
     /// Obeys the server: shut down, reload, interrupts.
     fn obey(&mut self) {
-        // SAFETY: flags of this process, set by signal handlers.
-        let (die, reload) = unsafe {
-            (
-                pg_sys::ProcDiePending != 0,
-                pg_sys::ConfigReloadPending != 0,
-            )
-        };
+        // SAFETY: a flag of this process, set by a signal handler.
+        let reload = unsafe { pg_sys::ConfigReloadPending != 0 };
         let unwanted =
             self.slot.stopped.load(Ordering::Acquire) || self.slot.dropping.load(Ordering::Acquire);
-        if die || unwanted {
+        if is_to_end() || unwanted {
             self.leave();
         }
         pgrx::check_for_interrupts!();
@@ -195,14 +226,15 @@ impl Worker {
 
     /// Ends in good order: what has come in is written, what is under way will be sent again.
     fn leave(&mut self) -> ! {
-        // SAFETY: this process is about to end. With interrupts held, the last transaction is not ended by
-        // the very request that made it the last one.
+        // SAFETY: a flag of this process, which is about to end. The request is obeyed, and is not to end the last
+        // transaction. Interrupts are not held: somebody's lock is waited for no longer than lock_timeout.
         unsafe {
-            pg_sys::InterruptHoldoffCount += 1;
+            pg_sys::ProcDiePending = 0;
         }
         self.pool.shutdown();
         let mut outcomes = Vec::new();
         self.collect(&mut outcomes);
+        self.scheduler.flush_ended(clock::now());
         self.settle();
         self.write_stats();
         settle::flush_wal();
@@ -254,7 +286,7 @@ impl Worker {
         match transaction(c"settings", Isolation::ReadCommitted, start::place) {
             Ok(place) if place != self.place => self.leave(),
             Ok(_) => {}
-            Err(error) => self.rolled_back("settings", &error),
+            Err(error) => self.rolled_back(UPKEEP, "settings", &error),
         }
     }
 
@@ -275,7 +307,7 @@ impl Worker {
     /// Hands over what may start: unless somebody has changed webhooks, which is to be looked at first, since
     /// 100 ms after a pause has committed no request may start.
     fn claim(&mut self) {
-        if self.definitions.have_changed(self.slot) {
+        if self.definitions.have_changed(self.slot) || self.unwritten() >= UNWRITTEN_MOST {
             return;
         }
         while let Some(claim) = self.scheduler.claim(&self.limits, clock::now()) {
@@ -302,47 +334,59 @@ impl Worker {
         }
     }
 
+    /// How many units wait to be written.
+    fn unwritten(&self) -> usize {
+        self.scheduler.units() + self.settling.held()
+    }
+
+    /// How many more events may be read from the outbox now.
+    fn room(&self) -> usize {
+        if self.unwritten() < UNWRITTEN_MOST {
+            self.scheduler.room()
+        } else {
+            0
+        }
+    }
+
     fn sleep_ms(&self, tick: Option<u64>) -> u64 {
         let now = clock::mono_ms();
         let next = |at: u64| at.saturating_sub(now);
         if !self.settings.enabled {
             return self
                 .settling
-                .next_ms(now, &self.scheduler)
+                .next_ms(now, &self.scheduler, &self.pauses)
                 .unwrap_or(POLL_MS);
         }
         // Without room the poll is overdue, and has to wait for what makes room.
-        let mut sleep = next(self.polled_ms + POLL_MS).max(u64::from(self.scheduler.room() == 0));
+        let mut sleep = next(self.polled_ms + POLL_MS).max(u64::from(self.room() == 0));
         if let Some(tick) = tick {
             sleep = sleep.min(tick);
         }
-        if now < self.paused_until_ms {
-            return sleep.max(1).min(next(self.paused_until_ms).max(1));
-        }
-        if self.position.has_more() && self.scheduler.room() > 0 {
-            return 0;
-        }
-        sleep = sleep.min(self.upkeep.next_ms(now));
-        if let Some(settle) = self.settling.next_ms(now, &self.scheduler) {
+        let pause = |stage| self.pauses.left(stage, now);
+        sleep = sleep.min(self.upkeep.next_ms(now).max(pause(UPKEEP)));
+        if let Some(settle) = self.settling.next_ms(now, &self.scheduler, &self.pauses) {
             sleep = sleep.min(settle);
         }
-        let woken = self.slot.woken.load(Ordering::Acquire) && self.scheduler.room() > 0;
-        if woken || self.definitions.have_changed(self.slot) {
-            return 0;
+        if pause(FETCH) > 0 {
+            sleep = sleep.min(pause(FETCH));
+        }
+        let more = self.position.has_more() || self.slot.woken.load(Ordering::Acquire);
+        if (more && self.room() > 0) || self.definitions.have_changed(self.slot) {
+            sleep = sleep.min(pause(DISPATCH));
         }
         sleep
     }
 
     /// Judges a transaction that was rolled back: over soon, or for good. Returns only if it may be tried
-    /// again.
-    fn rolled_back(&mut self, stage: &str, error: &RolledBack) {
+    /// again, when its stage has paused.
+    fn rolled_back(&mut self, stage: &'static str, what: &str, error: &RolledBack) {
         if start::extension_is_gone() {
             exit(Some((self.slot, State::NoExtension)));
         }
-        pgrx::log!("webhooks: {stage} was rolled back: {}", error.message);
+        pgrx::log!("webhooks: {what} was rolled back: {}", error.message);
         self.settling
-            .note_error(format!("{stage}: {}", error.message));
-        self.paused_until_ms = clock::mono_ms() + PAUSE_MS;
+            .note_error(format!("{what}: {}", error.message));
+        self.pauses.begin(stage, clock::mono_ms());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Queue rows into memory: backlogs of webhooks, and retries that come due.
 
-use super::Worker;
+use super::unreadable::suspects;
+use super::{FETCH, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -25,23 +26,55 @@ static BACKLOG: Statement = Statement::new(
        CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
                             WHERE q.webhook_id = w.id AND q.seq > w.after
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
-                              AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = q.id)
+                              AND q.id <> ALL ($4)
                             ORDER BY q.seq LIMIT $3) q
         LEFT JOIN webhooks.event e ON e.id = q.event_id
        ORDER BY q.webhook_id, q.seq",
-    &[pg_sys::UUIDARRAYOID, pg_sys::INT8ARRAYOID, pg_sys::INT8OID],
+    OF_WEBHOOKS,
 );
+/// The same rows, without what may be damaged.
+static LOOK_INTO_BACKLOG: Statement = Statement::new(
+    c"SELECT q.id, q.event_id
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS w(id, after)
+       CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
+                            WHERE q.webhook_id = w.id AND q.seq > w.after
+                              AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
+                              AND q.id <> ALL ($4)
+                            ORDER BY q.seq LIMIT $3) q",
+    OF_WEBHOOKS,
+);
+/// Webhooks, after which row of each, how many rows of each, which not.
+const OF_WEBHOOKS: &[pg_sys::Oid] = &[
+    pg_sys::UUIDARRAYOID,
+    pg_sys::INT8ARRAYOID,
+    pg_sys::INT8OID,
+    pg_sys::UUIDARRAYOID,
+];
 static COMING_DUE: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
              e.type, e.created_at, e.data
         FROM (SELECT * FROM webhooks.queue q
-               WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3
-                 AND NOT EXISTS (SELECT FROM webhooks.set_aside s WHERE s.id = q.id)
+               WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3 AND q.id <> ALL ($5)
                ORDER BY q.due, q.id LIMIT $4) q
         LEFT JOIN webhooks.event e ON e.id = q.event_id
        ORDER BY q.due, q.id",
-    &[pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
+    OF_A_TIME,
 );
+/// The same rows, without what may be damaged.
+static LOOK_INTO_COMING_DUE: Statement = Statement::new(
+    c"SELECT q.id, q.event_id FROM webhooks.queue q
+       WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3 AND q.id <> ALL ($5)
+       ORDER BY q.due, q.id LIMIT $4",
+    OF_A_TIME,
+);
+/// After which time and row, up to which time, how many rows, which not.
+const OF_A_TIME: &[pg_sys::Oid] = &[
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::UUIDOID,
+    pg_sys::TIMESTAMPTZOID,
+    pg_sys::INT8OID,
+    pg_sys::UUIDARRAYOID,
+];
 
 impl Worker {
     /// Fetches what memory asks for. To be called when everything has been written.
@@ -52,15 +85,17 @@ impl Worker {
             .wants_rows((rows / EACH.0).clamp(1, WEBHOOKS));
         let each = (rows / wanting.len().max(1)).clamp(1, EACH.1) as i64;
         if !wanting.is_empty() {
+            let args = |worker: &Self| {
+                let after: Vec<i64> = wanting.iter().map(|(_, after)| *after).collect();
+                [
+                    sql::uuids(wanting.iter().map(|(id, _)| *id)),
+                    sql::arg(after),
+                    sql::arg(each),
+                    worker.set_aside.arg(),
+                ]
+            };
             let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
-                let ids = sql::uuids(wanting.iter().map(|(id, _)| *id));
-                let after = sql::arg(
-                    wanting
-                        .iter()
-                        .map(|(_, after)| *after)
-                        .collect::<Vec<i64>>(),
-                );
-                sql::connect(|spi| recorded(&spi.read(&BACKLOG, &[ids, after, sql::arg(each)])))
+                sql::connect(|spi| recorded(&spi.read(&BACKLOG, &args(self))))
             });
             match fetched {
                 Ok(rows) => {
@@ -79,10 +114,16 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    for (webhook, _) in wanting {
-                        self.scheduler.requeued(webhook);
+                    let damaged = self.set_aside_unreadable(FETCH, &error, |worker, spi| {
+                        suspects(&spi.read(&LOOK_INTO_BACKLOG, &args(worker)))
+                    });
+                    for (webhook, _) in &wanting {
+                        self.scheduler.requeued(*webhook);
                     }
-                    self.rolled_back("fetch", &error);
+                    if damaged {
+                        return;
+                    }
+                    self.rolled_back(FETCH, "fetch", &error);
                     return;
                 }
             }
@@ -92,19 +133,17 @@ impl Worker {
             return;
         };
         let most = self.affordable(DUE);
+        let args = |worker: &Self| {
+            [
+                sql::time(after.0.max(0)),
+                sql::uuid(after.1),
+                sql::time(until),
+                sql::arg(most as i64),
+                worker.set_aside.arg(),
+            ]
+        };
         let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
-            sql::connect(|spi| {
-                let after_due = sql::time(after.0.max(0));
-                recorded(&spi.read(
-                    &COMING_DUE,
-                    &[
-                        after_due,
-                        sql::uuid(after.1),
-                        sql::time(until),
-                        sql::arg(most as i64),
-                    ],
-                ))
-            })
+            sql::connect(|spi| recorded(&spi.read(&COMING_DUE, &args(self))))
         });
         match fetched {
             Ok(rows) => {
@@ -114,7 +153,14 @@ impl Worker {
                 let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                 self.scheduler.due_rows(rows, until, full, now);
             }
-            Err(error) => self.rolled_back("fetch", &error),
+            Err(error) => {
+                let damaged = self.set_aside_unreadable(FETCH, &error, |worker, spi| {
+                    suspects(&spi.read(&LOOK_INTO_COMING_DUE, &args(worker)))
+                });
+                if !damaged {
+                    self.rolled_back(FETCH, "fetch", &error);
+                }
+            }
         }
     }
 }

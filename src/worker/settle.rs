@@ -4,28 +4,23 @@
 //! is no more than what was in flight and the last moments' work, WAL is flushed every [`FLUSH_MS`] while
 //! there is something to flush.
 
-use super::{SETTLE_MS, SETTLE_UNITS, Worker, is_transient, write};
+use super::{FETCH, SETTLE, SETTLE_MS, SETTLE_UNITS, STATISTICS, Worker, is_transient, write};
 use crate::emit::store::NewEvent;
 use crate::seam::clock;
-use crate::seam::sql::{self, Statement};
+use crate::seam::sql;
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use pgrx::pg_sys;
 use serde_json::json;
 use std::collections::HashSet;
 use uuid::Uuid;
 use webhooks_deliver::Outcome;
-use webhooks_schedule::{Disable, Ended, How, Scheduler, Unit};
+use webhooks_schedule::{Disable, Ended, How, Pauses, Scheduler, Unit};
 
-/// Longest time that a settlement stays without its WAL flushed.
-const FLUSH_MS: u64 = 50;
+/// Longest time that a settlement stays without its WAL flushed: of the 100 ms that a crash may undo, what a group of
+/// deliveries and the interval of settling leave.
+const FLUSH_MS: u64 = 40;
 /// Longest time that statistics are behind while deliveries go on.
 const STATS_MS: u64 = 250;
-
-static SET_ASIDE: Statement = Statement::new(
-    c"INSERT INTO webhooks.set_aside (id, stage, error) SELECT id, 'settle', $2 FROM pg_catalog.unnest($1) AS u(id)
-      ON CONFLICT (id) DO NOTHING",
-    &[pg_sys::UUIDARRAYOID, pg_sys::TEXTOID],
-);
 
 /// What settling remembers between two times.
 #[derive(Default)]
@@ -44,14 +39,18 @@ pub(super) struct Settling {
 
 impl Settling {
     /// When there is something to do, in milliseconds from `now`.
-    pub(super) fn next_ms(&self, now: u64, scheduler: &Scheduler) -> Option<u64> {
-        let settle = (!self.held.is_empty() || scheduler.units() > 0)
-            .then(|| (self.settled_ms + SETTLE_MS).saturating_sub(now));
+    pub(super) fn next_ms(&self, now: u64, scheduler: &Scheduler, pauses: &Pauses) -> Option<u64> {
+        let settle = (!self.held.is_empty() || scheduler.units() > 0).then(|| {
+            let due = (self.settled_ms + SETTLE_MS).saturating_sub(now);
+            due.max(pauses.left(SETTLE, now))
+        });
         let flush = self
             .unflushed_ms
             .map(|since| (since + FLUSH_MS).saturating_sub(now));
-        let stats =
-            (scheduler.has_stats() || self.error.is_some()).then(|| self.stats_in(now, scheduler));
+        let stats = (scheduler.has_stats() || self.error.is_some()).then(|| {
+            self.stats_in(now, scheduler)
+                .max(pauses.left(STATISTICS, now))
+        });
         [settle, flush, stats].into_iter().flatten().min()
     }
 
@@ -65,9 +64,9 @@ impl Settling {
         (self.stats_ms + wait).saturating_sub(now)
     }
 
-    /// Whether nothing is held back.
-    pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty()
+    /// How many units could not be written yet.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
     }
 
     pub(super) fn note_error(&mut self, error: String) {
@@ -127,15 +126,16 @@ impl Worker {
     /// Settles if there is enough or it has been long enough, and then fetches rows that memory wants.
     pub(super) fn settle_if_due(&mut self) {
         let now = clock::mono_ms();
-        if now < self.paused_until_ms {
-            return;
-        }
-        let waiting = self.scheduler.units() + self.settling.held.len();
-        if waiting >= SETTLE_UNITS || (waiting > 0 && now >= self.settling.settled_ms + SETTLE_MS) {
+        let waiting = self.unwritten();
+        if self.pauses.left(SETTLE, now) == 0
+            && (waiting >= SETTLE_UNITS
+                || (waiting > 0 && now >= self.settling.settled_ms + SETTLE_MS))
+        {
             self.settle();
         }
         if (self.scheduler.has_stats() || self.settling.error.is_some())
             && self.settling.stats_in(now, &self.scheduler) == 0
+            && self.pauses.left(STATISTICS, now) == 0
         {
             self.write_stats();
         }
@@ -147,7 +147,7 @@ impl Worker {
             flush_wal();
             self.settling.unflushed_ms = None;
         }
-        if self.settings.enabled && self.scheduler.units() == 0 && self.settling.held.is_empty() {
+        if self.settings.enabled && self.unwritten() == 0 && self.pauses.left(FETCH, now) == 0 {
             self.fetch_rows();
         }
     }
@@ -190,7 +190,7 @@ impl Worker {
             }
             Err(error) if is_transient(error.code) || super::start::extension_is_gone() => {
                 self.settling.held.extend(units);
-                self.rolled_back("settle", &error);
+                self.rolled_back(SETTLE, "settle", &error);
             }
             Err(error) if units.len() == 1 => self.set_aside(units, &error),
             Err(_) => {
@@ -215,27 +215,9 @@ impl Worker {
                 unit.outbox.map(|key| key.id).into_iter().chain(recorded)
             })
             .collect();
-        pgrx::warning!(
-            "webhooks sets {} rows aside that it cannot settle: {}",
-            ids.len(),
-            error.message
-        );
-        let noted = transaction(c"settle", Isolation::ReadCommitted, || {
-            sql::connect(|spi| {
-                spi.write(
-                    &SET_ASIDE,
-                    &[sql::uuids(ids), sql::arg(error.message.clone())],
-                );
-            });
-        });
-        match noted {
-            Ok(()) => self
-                .settling
-                .note_error(format!("settle: {}", error.message)),
-            Err(again) => {
-                self.settling.held.extend(units);
-                self.rolled_back("settle", &again);
-            }
+        if let Err(again) = self.set_rows_aside(SETTLE, &ids, error) {
+            self.settling.held.extend(units);
+            self.rolled_back(SETTLE, "settle", &again);
         }
     }
 
@@ -314,7 +296,7 @@ impl Worker {
             }
             Err(error) => {
                 self.scheduler.put_back_stats(stats);
-                self.rolled_back("statistics", &error);
+                self.rolled_back(STATISTICS, "statistics", &error);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use super::definitions::Definitions;
 use super::settle::Settling;
+use super::unreadable::SetAside;
 use super::upkeep::Upkeep;
 use super::{Worker, exit, limits, network};
 use crate::error::Error;
@@ -17,7 +18,7 @@ use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 use webhooks_deliver::{Network, Pool, StartError};
-use webhooks_schedule::{Position, Scheduler};
+use webhooks_schedule::{Pauses, Position, Scheduler};
 
 /// What the worker relies on, whatever the database or its owner has set.
 const PINNED: &[(&CStr, &CStr)] = &[
@@ -28,7 +29,8 @@ const PINNED: &[(&CStr, &CStr)] = &[
     (c"session_replication_role", c"origin"),
     (c"row_security", c"off"),
     (c"statement_timeout", c"0"),
-    (c"lock_timeout", c"1s"),
+    // Short: meanwhile nothing else is done.
+    (c"lock_timeout", c"100ms"),
     (c"idle_in_transaction_session_timeout", c"0"),
     // What a crash takes is done again: see settle::flush_wal for the bound.
     (c"synchronous_commit", c"off"),
@@ -165,15 +167,19 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         durable_below: None,
         definitions: Definitions::default(),
         settling: Settling::default(),
+        set_aside: SetAside::default(),
         upkeep: Upkeep::default(),
         place,
         placed_ms: clock::mono_ms(),
         altered,
         polled_ms: 0,
         swept_ms: clock::mono_ms(),
-        paused_until_ms: 0,
+        pauses: Pauses::default(),
     };
     if let Err(error) = worker.load_definitions() {
+        fail(&error);
+    }
+    if let Err(error) = worker.load_set_aside() {
         fail(&error);
     }
     if let Err(error) = worker.find_orphans() {

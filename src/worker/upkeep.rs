@@ -1,7 +1,7 @@
 //! What the worker does now and then: cancels what waits for deleted webhooks, removes what retention lets
 //! go, emits system.health and analytics.update. All in bounded steps.
 
-use super::Worker;
+use super::{UPKEEP, Worker};
 use crate::emit::store::{NewEvent, Store};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
@@ -208,16 +208,19 @@ impl Upkeep {
 }
 
 impl Worker {
+    /// Whether there is something to do.
+    pub(super) fn upkeep_is_due(&self) -> bool {
+        let now = clock::mono_ms();
+        self.upkeep.next_ms(now) == 0 && self.pauses.left(UPKEEP, now) == 0
+    }
+
     /// Does a step of whatever is due.
     pub(super) fn upkeep(&mut self) {
         let now = clock::mono_ms();
-        if self.upkeep.next_ms(now) > 0 {
-            return;
-        }
         if now >= self.upkeep.stepped_ms + STEP_MS {
             self.upkeep.stepped_ms = now;
             // A row that is yet to be written must not come behind the cancellation.
-            let written = self.scheduler.units() == 0 && self.settling.is_empty();
+            let written = self.unwritten() == 0;
             if let Some(webhook) = self.upkeep.cancelling.front().copied().filter(|_| written) {
                 self.cancel_step(webhook);
             } else if self.upkeep.pass.is_some() {
@@ -261,7 +264,7 @@ impl Worker {
             Ok(_) => {}
             Err(error) => {
                 self.upkeep.cancelling.rotate_left(1);
-                self.rolled_back("cancel", &error);
+                self.rolled_back(UPKEEP, "cancel", &error);
             }
         }
     }
@@ -301,7 +304,7 @@ impl Worker {
             Ok(next) => self.upkeep.pass = next,
             Err(error) => {
                 self.upkeep.pass = None;
-                self.rolled_back("retention", &error);
+                self.rolled_back(UPKEEP, "retention", &error);
             }
         }
     }
@@ -322,7 +325,7 @@ impl Worker {
                     self.upkeep.reported = true;
                 }
                 Err(error) => {
-                    self.rolled_back("figures", &error);
+                    self.rolled_back(UPKEEP, "figures", &error);
                     return;
                 }
             }
@@ -390,7 +393,7 @@ impl Worker {
                     .woken
                     .store(true, std::sync::atomic::Ordering::Release);
             }
-            Err(error) => self.rolled_back("figures", &error),
+            Err(error) => self.rolled_back(UPKEEP, "figures", &error),
         }
     }
 
@@ -423,7 +426,7 @@ impl Worker {
                     .woken
                     .store(true, std::sync::atomic::Ordering::Release);
             }
-            Err(error) => self.rolled_back("figures", &error),
+            Err(error) => self.rolled_back(UPKEEP, "figures", &error),
         }
     }
 }

@@ -204,8 +204,8 @@ impl Pool {
         self.shared.loops.iter().filter(|it| it.lives()).count()
     }
 
-    /// Ends everything without waiting for anything: jobs that wait are forgotten, sockets are shut down, threads end as
-    /// soon as they notice. Those inside `getaddrinfo` notice late, so the process must not wait for threads either.
+    /// Ends everything without waiting for anything: jobs that wait are forgotten, sockets are shut down (what was under way
+    /// on them has no outcome), threads end as soon as they notice. Those inside `getaddrinfo` notice late, so the process must not wait for threads either.
     pub fn shutdown(&self) {
         {
             let mut jobs = lock(&self.shared.jobs);
@@ -329,13 +329,16 @@ impl Shared {
 
     fn finish(self: &Arc<Self>, outcome: Outcome) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let next = {
+        let (next, stopping) = {
             let mut jobs = lock(&self.jobs);
             let next = jobs.waiting.pop_front();
             jobs.under_way -= usize::from(next.is_none());
-            next
+            (next, jobs.stopping)
         };
-        self.outcomes.put(outcome);
+        // What a shutdown broke off says nothing of its endpoint.
+        if !stopping {
+            self.outcomes.put(outcome);
+        }
         if let Some(job) = next {
             self.begin(job);
         }

@@ -187,8 +187,11 @@ fn shutdown_returns_at_once_and_ends_what_hangs() {
     eventually("the threads end", || pool.threads() == 0);
     let mut outcomes = Vec::new();
     pool.drain(&mut outcomes);
-    assert_eq!(outcomes.len(), 50, "what waited is forgotten");
-    assert!(outcomes.iter().all(|outcome| outcome.result.is_err()));
+    assert_eq!(
+        outcomes.len(),
+        0,
+        "what waited is forgotten, and what was broken off is no failure of its endpoint"
+    );
     // And nothing starts any more.
     pool.submit(job(99, &server.url()));
     assert_eq!((pool.threads(), pool.in_flight()), (0, 0));

@@ -11,6 +11,7 @@
 mod batch;
 mod endpoint;
 mod lifetime;
+mod pauses;
 mod record;
 mod scheduler;
 mod snapshot;
@@ -18,6 +19,7 @@ mod snapshot;
 pub use batch::{Batch, QueueRow};
 pub use endpoint::{Definition, StatsDelta};
 pub use lifetime::{Lifetime, Moment};
+pub use pauses::Pauses;
 pub use record::{Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler, Tick};
 pub use snapshot::{Position, Snapshot, Stretch};

@@ -505,3 +505,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_has_been_answered_is_written_at_the_end_though_others_of_its_event_are_under_way() {
+    let mut world = World::new(2);
+    world.commit_event(0b11);
+    world.commit_event(0b11);
+    world.dispatch();
+    world.claim();
+    world.end(0, 200);
+    assert_eq!(world.scheduler.units(), 0);
+    world.scheduler.flush_ended(world.now);
+    world.settle();
+    assert_eq!(world.tables.log.len(), 1, "the one that was answered");
+    assert_eq!(world.tables.queue.len(), 1, "the other of its event");
+    assert_eq!(world.tables.outbox.len(), 1, "nothing of the other event");
+}
+
+#[test]
+fn what_has_been_answered_is_written_within_40_ms_though_others_of_its_event_are_under_way() {
+    let mut world = World::new(2);
+    world.commit_event(0b11);
+    world.dispatch();
+    world.claim();
+    world.pass(20);
+    world.end(0, 200);
+    world.pass(39);
+    assert_eq!(world.scheduler.units(), 0, "it may be over any moment");
+    let tick = world.scheduler.tick(&LIMITS, world.now);
+    assert_eq!(tick.wake_in_ms, Some(1));
+    world.pass(1);
+    let units = world.scheduler.take_units();
+    assert_eq!(
+        (units[0].endings.len(), units[0].queued.len()),
+        (1, 1),
+        "the other goes on in the queue"
+    );
+    world.tables.write(&units);
+    units.iter().for_each(|unit| world.scheduler.written(unit));
+    world.end(0, 200);
+    world.settle();
+    assert_eq!(world.tables.log.len(), 2);
+    assert!(world.tables.queue.is_empty());
+}

@@ -137,6 +137,7 @@ impl Scheduler {
             return;
         };
         let index = delivery.endpoint;
+        let group = delivery.group;
         delivery.attempts += 1;
         let number = delivery.attempts;
         let in_round = number - delivery.attempts_before;
@@ -245,6 +246,9 @@ impl Scheduler {
             How::RetryAt(due_ms) => self.wait(key, due_ms, attempt, ended_ms),
             how => self.conclude(key, how, Some(attempt), ended_ms),
         }
+        if let Some(group) = group {
+            self.note_ending(group, now);
+        }
         if let Some(disable) = disable {
             let webhook = disable.webhook;
             self.done.push(Unit {
@@ -255,6 +259,15 @@ impl Scheduler {
         }
         self.list(index);
         self.drop_if_unused(index);
+    }
+
+    /// Remembers when the first delivery of a group ended, if others have not.
+    fn note_ending(&mut self, group: usize, now: Now) {
+        if let Some(it) = self.groups.get_mut(group).filter(|it| !it.ended) {
+            it.ended = true;
+            self.group_endings
+                .push_back((now.mono_ms, group, it.serial));
+        }
     }
 
     pub(super) fn ending(

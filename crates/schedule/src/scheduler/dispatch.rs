@@ -149,6 +149,7 @@ impl Scheduler {
             parked: BTreeSet::new(),
             created_ms: event.created_ms,
             postponed: 0,
+            ended: false,
         });
         self.group_ages.push_back((now.mono_ms, group, self.serial));
         self.fresh += webhooks.len();

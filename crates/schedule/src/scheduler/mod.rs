@@ -26,7 +26,10 @@ const FRESH_MAX: usize = 1_024;
 const FRESH_BYTES_MAX: usize = 8 << 20;
 /// Age at which a fresh event is written although not all of its deliveries have ended.
 const GROUP_AGE_MS: u64 = 100;
-/// How often that is put off while nothing has gone wrong.
+/// How long an outcome waits for the rest of its event. With what settling takes, and the flush of its WAL, it is to be
+/// safe 100 ms after the answer: what is not is sent again after a crash.
+const ENDED_AGE_MS: u64 = 40;
+/// How often [`GROUP_AGE_MS`] is put off while nothing has gone wrong.
 const POSTPONED_MOST: u8 = 4;
 /// Deliveries ready in memory, over all webhooks, beyond which no more are taken in.
 const READY_MAX: usize = 20_000;
@@ -154,6 +157,8 @@ struct Group {
     created_ms: i64,
     /// How often writing it was put off.
     postponed: u8,
+    /// Whether an attempt at one of its deliveries has ended.
+    ended: bool,
 }
 
 /// The memory.
@@ -172,6 +177,8 @@ pub struct Scheduler {
     settling: HashSet<Uuid>,
     groups: Slab<Group>,
     group_ages: VecDeque<(u64, usize, u64)>,
+    /// Groups of which something has ended and something has not: since when, in order.
+    group_endings: VecDeque<(u64, usize, u64)>,
     serial: u64,
     outbox: HashSet<Uuid>,
     fresh: usize,

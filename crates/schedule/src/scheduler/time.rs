@@ -40,6 +40,16 @@ impl Scheduler {
                 self.flush(group, now);
             }
         }
+        while let Some(&(ended_ms, group, serial)) = self.group_endings.front() {
+            let over = self.groups.get(group).is_none_or(|g| g.serial != serial);
+            if !over && now.mono_ms < ended_ms + ENDED_AGE_MS {
+                break;
+            }
+            self.group_endings.pop_front();
+            if !over {
+                self.flush(group, now);
+            }
+        }
         while let Some(&(started, key, id)) = self.started.front() {
             let Some(delivery) = self.deliveries.get_mut(key).filter(|d| d.id == id) else {
                 self.started.pop_front();
@@ -70,6 +80,15 @@ impl Scheduler {
         }
     }
 
+    /// Makes everything that has ended ready to be written, though others of its event have not: nothing more will end.
+    pub fn flush_ended(&mut self, now: Now) {
+        while let Some((_, group, serial)) = self.group_endings.pop_front() {
+            if self.groups.get(group).is_some_and(|it| it.serial == serial) {
+                self.flush(group, now);
+            }
+        }
+    }
+
     /// Whether a group only waits for its turn at endpoints that answer fast, and a crash would repeat no more of
     /// it than what is in flight: then queue rows would be written for nothing.
     fn is_underway(&self, group: usize) -> bool {
@@ -94,6 +113,10 @@ impl Scheduler {
             .group_ages
             .front()
             .map(|&(read_ms, ..)| (read_ms + GROUP_AGE_MS).saturating_sub(now.mono_ms));
+        let ended = self
+            .group_endings
+            .front()
+            .map(|&(ended_ms, ..)| (ended_ms + ENDED_AGE_MS).saturating_sub(now.mono_ms));
         let slow = self
             .started
             .front()
@@ -107,7 +130,7 @@ impl Scheduler {
             .front()
             .filter(|_| self.young_in_flight >= YOUNG_MOST)
             .map(|&(started, ..)| (started + YOUNG_MS).saturating_sub(now.mono_ms));
-        [retry, held, group, slow, due, young]
+        [retry, held, group, ended, slow, due, young]
             .into_iter()
             .flatten()
             .min()

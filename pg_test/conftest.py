@@ -1,4 +1,5 @@
-"""Fixtures of the cluster tests: a server for each process of pytest, a database and a receiver for each test.
+"""Fixtures of all tests with clusters of their own (cluster/, faults/): a server for each process of pytest, a database and a
+receiver for each test.
 
 Marks:  settings({"webhooks.x": "…"})   set in the whole server before the test's database is made, reset after it
         quiet                           runs while no other test runs: it measures time or load
@@ -20,6 +21,7 @@ import trustme
 pytest.register_assert_rewrite("database", "lived_in", "signatures", "receiver")
 
 from database import Database, Sink  # noqa: E402
+from names import Names  # noqa: E402
 from processes import JavaScript  # noqa: E402
 from receiver import Receiver  # noqa: E402
 from requests_as import SECRET, Keys  # noqa: E402
@@ -27,7 +29,7 @@ from server import Server  # noqa: E402
 
 LOG_TAIL = 60
 # Needs the server that is upgraded from.
-collect_ignore = [] if os.environ.get("OLD_PG_CONFIG") else ["test_pg_upgrade.py"]
+collect_ignore = [] if os.environ.get("OLD_PG_CONFIG") else ["cluster/test_pg_upgrade.py"]
 
 
 def pytest_configure(config):
@@ -137,8 +139,8 @@ def make_database(request, cluster):
     """Makes databases, as many as the test wants, under the test's settings."""
     made = []
 
-    def make(extension=True, server=cluster):
-        database = Database(server, extension)
+    def make(extension=True, server=cluster, **options):
+        database = Database(server, extension, **options)
         made.append(database)
         return database
 
@@ -254,3 +256,9 @@ def authority():
     made = Authority()
     yield made
     made.remove()
+
+
+@pytest.fixture
+def names(authority):
+    """Answers for the look-ups of a server of the test's own."""
+    return Names(authority.dir)  # which the server can enter

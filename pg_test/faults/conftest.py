@@ -1,0 +1,106 @@
+"""What the fault tests share: how often a fault comes, and the table of what came of it.
+
+ROUNDS (default 3, the short form) is how often what comes at random moments comes; the rows of the table are appended to the
+file that FAULTS_ROWS names.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("flow")
+
+from flow import Flow  # noqa: E402
+from server import PRELOADED  # noqa: E402
+
+SHORT = 3
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: only in the long form")
+
+
+def pytest_collection_modifyitems(config, items):
+    if rounds_wanted() > SHORT:
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
+def pytest_report_header():
+    return f"rounds: {rounds_wanted()}"
+
+
+def rounds_wanted():
+    return int(os.environ.get("ROUNDS") or SHORT)
+
+
+@pytest.fixture(scope="session")
+def rounds():
+    """How often to strike."""
+    return rounds_wanted()
+
+
+@pytest.fixture(scope="session")
+def long():
+    """Whether this run may take its time."""
+    return rounds_wanted() > SHORT
+
+
+@pytest.fixture
+def make_flowing(make_server, make_database, make_receiver):
+    """Makes flows, each on a server of its own that may be ended in any way; limits of the rate are off."""
+    made = []
+
+    def make(settings=None, server=None, environment=None, served=True, tablespace=None, **options):
+        if server is None:
+            server = make_server({**PRELOADED, "webhooks.deliveries_per_minute": 0, **(settings or {})}, environment)
+        if tablespace is not None:
+            server.execute(f"CREATE TABLESPACE elsewhere LOCATION '{tablespace}'")
+        db = make_database(server=server, extension=served, tablespace="pg_default" if tablespace is None else "elsewhere")
+        if not served:
+            db.execute("CREATE EXTENSION webhooks")
+        flow = Flow(db, make_receiver(), **options)
+        made.append(flow)
+        return flow.start(served)
+
+    yield make
+    for flow in made:
+        flow.stop()
+
+
+@pytest.fixture
+def flow(make_flowing):
+    return make_flowing()
+
+
+@pytest.fixture
+def record(request):
+    """Checks an account, and notes it as a row of the table: fault, rounds, events, lost, duplicated, bound, time to resume."""
+
+    def note(fault, account, rounds=None, vanishing=False):
+        account.check(vanishing)
+        resume = account.resume_seconds
+        times = f"{resume[len(resume) // 2]:.2f} s ({resume[-1]:.2f} s)" if resume else "–"
+        cells = [
+            fault,
+            rounds if rounds is not None else len(account.strikes),
+            f"{account.events:,} ({account.rate:.0f}/s)",
+            len(account.lost),
+            len(account.duplicates),
+            account.bound,
+            times,
+        ]
+        line = "| " + " | ".join(map(str, cells)) + " |"
+        print(line)
+        if rows := os.environ.get("FAULTS_ROWS"):
+            path, number, _ = request.node.location
+            with Path(rows).open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.write(f"{path}:{number:05}\t{line}\n")
+        return account
+
+    return note
