@@ -18,7 +18,9 @@ class Portal:
         self.screenshots = screenshots
         self.complaints = []
         self.addresses = set()
-        self.context = chromium.new_context(base_url=gateway.url, **{"viewport": {"width": 1200, "height": 900}, **options})
+        self.context = chromium.new_context(
+            base_url=gateway.url, **{"viewport": {"width": 1200, "height": 900}, **options}
+        )
         self.context.set_default_timeout(15_000)
         self.page = self.context.new_page()
         self.page.on("console", self._on_console)
@@ -51,7 +53,11 @@ class Portal:
 
     def field(self, label):
         """What is typed into, chosen from or ticked, of what is to be seen."""
-        return self.page.get_by_label(label, exact=True).and_(self.page.locator("input, select, textarea")).filter(visible=True)
+        return (
+            self.page.get_by_label(label, exact=True)
+            .and_(self.page.locator("input, select, textarea"))
+            .filter(visible=True)
+        )
 
     def button(self, name):
         return self.page.get_by_role("button", name=name, exact=True)

@@ -58,21 +58,26 @@ def test_deliveries_are_listed_by_state_and_by_page(signed_in, api, receiver, we
 
 def test_each_attempt_is_shown_with_its_request_and_its_answer(signed_in, api, receiver, webhook):
     receiver.answer("/hook", Answer(503, body=b"come back later"), Answer(200, body=b"thank you"))
-    api.remember(content="likes \"tea\" & 12345678901234567890")
+    api.remember(content='likes "tea" & 12345678901234567890')
     (delivery,) = api.deliveries(webhook, 1)
     open_webhook(signed_in, webhook)
     signed_in.link("memory.created").click()
     attempts = signed_in.page.get_by_role("group", name=re.compile(r"^Attempt \d$"))
     expect(attempts).to_have_count(2)
     sent = {it.json["attempt"]: it for it in receiver.requests}
-    for attempt, number, status, answer in ((attempts.nth(0), 2, "200", "thank you"), (attempts.nth(1), 1, "503", "come back later")):
+    for attempt, number, status, answer in (
+        (attempts.nth(0), 2, "200", "thank you"),
+        (attempts.nth(1), 1, "503", "come back later"),
+    ):
         expect(attempt).to_contain_text(re.compile(rf"Took\d+ ms.*Status{status}"))
         expect(attempt.get_by_role("group", name="Beginning of the answer")).to_have_text(answer)
         attempt.get_by_text("Request", exact=True).click()
         body = attempt.get_by_role("group", name="Body").text_content()
         assert json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode() == sent[number].body
         assert body.count("\n") > 5
-        headers = dict(line.split(": ", 1) for line in attempt.get_by_role("group", name="Headers").text_content().split("\n"))
+        headers = dict(
+            line.split(": ", 1) for line in attempt.get_by_role("group", name="Headers").text_content().split("\n")
+        )
         for name, value in headers.items():
             assert sent[number].header(name) == value, name
         assert headers["X-Lanonasis-Event"] == "memory.created"
@@ -94,7 +99,11 @@ def test_a_failed_delivery_is_retried_and_arrives(signed_in, api, receiver, webh
 
 
 def test_what_is_to_come_is_shown_with_its_time(signed_in, api):
-    webhook = api.create("http://127.0.0.1:9/nobody", ["memory.*"], retry_policy={"backoff_multiplier": 10, "max_delay": 3600, "max_attempts": 9})
+    webhook = api.create(
+        "http://127.0.0.1:9/nobody",
+        ["memory.*"],
+        retry_policy={"backoff_multiplier": 10, "max_delay": 3600, "max_attempts": 9},
+    )
     api.remember()
     (pending,) = api.deliveries(webhook, 1, "pending")
     signed_in.go(pending["id"])

@@ -22,13 +22,27 @@ def busy(api, receiver):
     """Webhooks and deliveries of every kind; the one to look at, and a delivery of it."""
     receiver.answer("/memories", *[Answer(503, body=b'{"error":"try again"}')] * 2, Answer(200, body=b'{"ok":true}'))
     receiver.answer("/gone", 410)
-    shown = api.create(receiver.url("/memories"), ["memory.*", "search.performed"], retry_policy={"backoff_multiplier": 1}, filters={"tags": ["food"]})
-    api.create(receiver.url("/a/path/that/goes/on/and/on/" + "x" * 300), ["memory.created", "memory.updated", "user.activity"])
+    shown = api.create(
+        receiver.url("/memories"),
+        ["memory.*", "search.performed"],
+        retry_policy={"backoff_multiplier": 1},
+        filters={"tags": ["food"]},
+    )
+    api.create(
+        receiver.url("/a/path/that/goes/on/and/on/" + "x" * 300), ["memory.created", "memory.updated", "user.activity"]
+    )
     api.create(receiver.url("/paused"), ["*"], active=False)
     gone = api.create(receiver.url("/gone"), ["memory.deleted"])
-    api.gateway.db.execute("INSERT INTO memories (owner_id, content, tags) SELECT %s, 'likes tea', '{food}' FROM generate_series(1, 5)", api.owner)
+    api.gateway.db.execute(
+        "INSERT INTO memories (owner_id, content, tags) SELECT %s, 'likes tea', '{food}' FROM generate_series(1, 5)",
+        api.owner,
+    )
     api.deliveries(shown, 5)
-    api.gateway.db.execute("DELETE FROM memories WHERE owner_id = %s AND ctid IN (SELECT ctid FROM memories WHERE owner_id = %s LIMIT 1)", api.owner, api.owner)
+    api.gateway.db.execute(
+        "DELETE FROM memories WHERE owner_id = %s AND ctid IN (SELECT ctid FROM memories WHERE owner_id = %s LIMIT 1)",
+        api.owner,
+        api.owner,
+    )
     api.deliveries(gone, 1, "failed")
     deliveries = api.deliveries(shown, 6)
     return shown, max(deliveries, key=lambda it: it["attempt_count"])
@@ -40,7 +54,9 @@ def judged(portal):
     assert wide[0] <= wide[1], wide
     portal.page.evaluate(AXE.read_text())
     found = portal.page.evaluate("axe.run().then((it) => it.violations)")
-    assert not found, "\n".join(f"{it['id']} ({it['impact']}): {[node['html'][:300] for node in it['nodes']]}" for it in found)
+    assert not found, "\n".join(
+        f"{it['id']} ({it['impact']}): {[node['html'][:300] for node in it['nodes']]}" for it in found
+    )
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -83,10 +99,14 @@ def test_targets_are_large_enough_for_fingers(open_portal, api, busy):
     portal.sign_in(api)
     for where in ("webhooks", busy[0]["id"], busy[1]["id"]):
         portal.go(where)
-        portal.page.wait_for_function("where => document.querySelector('main > section:not([hidden])').id.startsWith(where)", arg=where.split("_")[0])
+        portal.page.wait_for_function(
+            "where => document.querySelector('main > section:not([hidden])').id.startsWith(where)",
+            arg=where.split("_")[0],
+        )
         small = portal.page.evaluate(
             """[...document.querySelectorAll("a, button, select, summary")].filter((it) => it.checkVisibility())
-               .map((it) => [it.textContent.slice(0, 40), it.getBoundingClientRect().height]).filter(([, height]) => height < 44)"""
+               .map((it) => [it.textContent.slice(0, 40), it.getBoundingClientRect().height])
+               .filter(([, height]) => height < 44)"""
         )
         assert not small
 

@@ -54,7 +54,16 @@ def test_what_comes_from_outside_is_text_wherever_it_is_shown(gateway, portal, r
     nothing_was_made_of_it(portal)
 
 
-@pytest.mark.parametrize("where", [HOSTILE, "webhook_<img>", "javascript:alert(1)", "webhook_" + "0" * 32, "delivery_" + "f" * 32 + "?state=" + HOSTILE])
+@pytest.mark.parametrize(
+    "where",
+    [
+        HOSTILE,
+        "webhook_<img>",
+        "javascript:alert(1)",
+        "webhook_" + "0" * 32,
+        "delivery_" + "f" * 32 + "?state=" + HOSTILE,
+    ],
+)
 def test_an_address_that_somebody_made_up_does_no_harm(signed_in, where):
     signed_in.go(where)
     signed_in.shows("This cannot be shown" if re.match(r"(webhook_0|delivery_)", where) else "Webhooks")
@@ -83,7 +92,10 @@ def test_the_policy_allows_this_script_this_style_and_this_origin_and_no_more(po
 @pytest.mark.parametrize(
     ("attempt", "outcome"),
     [
-        ("document.body.append(Object.assign(document.createElement('script'), {text: 'window.hacked=1'}))", "TypeError"),
+        (
+            "document.body.append(Object.assign(document.createElement('script'), {text: 'window.hacked=1'}))",
+            "TypeError",
+        ),
         ("document.body.innerHTML = '<b>'", "TypeError"),
         ("document.body.setAttribute('style', 'color: red')", "style-src-attr"),
         ("document.body.append(Object.assign(document.createElement('img'), {src: '/portal'}))", "img-src"),

@@ -28,7 +28,9 @@ def now(api, webhook):
 # The key
 
 
-@pytest.mark.parametrize(("key", "complaint"), [("", "Enter"), ("a key with spaces", "not an API key"), ("secret", "not valid")])
+@pytest.mark.parametrize(
+    ("key", "complaint"), [("", "Enter"), ("a key with spaces", "not an API key"), ("secret", "not valid")]
+)
 def test_a_wrong_key_is_refused_beside_its_field(portal, key, complaint):
     portal.field("Your API key").fill(key)
     portal.press("Show webhooks")
@@ -37,7 +39,8 @@ def test_a_wrong_key_is_refused_beside_its_field(portal, key, complaint):
 
 
 def test_the_key_is_kept_in_memory_only_and_a_reload_asks_again(signed_in, api):
-    everywhere = "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, document.documentElement.outerHTML, window.key])"
+    everywhere = """JSON.stringify([localStorage, sessionStorage, document.cookie, location.href, window.key,
+                                    document.documentElement.outerHTML])"""
     signed_in.page.wait_for_function("document.activeElement.tagName === 'H1'")
     assert api.key not in signed_in.page.evaluate(everywhere)
     assert signed_in.page.locator("#key").input_value() == ""
