@@ -33,6 +33,14 @@ INSIDES = re.compile(
 )
 
 
+def runs(pid):
+    """Whether a process runs: one that has ended may still be listed, until its parent has heard of it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 class Gateway:
     """PostgREST (or what stands in for it) and nginx, by serve/stack."""
 
@@ -73,7 +81,9 @@ class Gateway:
 
     def stop(self):
         self.client.close()
+        pids = [int((self.dir / f"{name}.pid").read_text()) for name in ("postgrest", "nginx")]
         subprocess.run([STACK, "stop", self.dir], check=True)
+        assert not [pid for pid in pids if runs(pid)], "serve/stack leaves processes behind"
 
     def raw(self, request):
         """What comes back for these bytes: status and envelope."""
@@ -88,7 +98,7 @@ class Gateway:
         """Ends PostgREST alone."""
         pid = int((self.dir / "postgrest.pid").read_text())
         os.kill(pid, 15)
-        while Path(f"/proc/{pid}").exists():
+        while runs(pid):
             pass
 
 
