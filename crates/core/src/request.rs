@@ -330,6 +330,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_shortened_when_it_was_stored_is_told_too() {
+        let stored = Event {
+            data: payload::minimal("memory", "7"),
+            ..event()
+        };
+        assert!(build(&stored, &target(&["s"]), DELIVERY, 1, 0).truncated);
+        assert!(!build(&event(), &target(&["s"]), DELIVERY, 1, 0).truncated);
+    }
+
+    #[test]
     fn too_long_a_body_is_shortened_to_the_limit() {
         let mut target = target(&["s"]);
         target.max_payload = BODY.len();
