@@ -134,6 +134,8 @@ def test_for_two_minutes_over_a_restart_and_a_crash_no_60_seconds_hold_more_than
         db.stop_worker()
         db.start_worker()
     after(75)
+    # Not over the crash: what a killed process had under way is still being answered when the next one begins.
+    assert receiver.peak("/hook") == 5
     with pauses.during():
         logged = server.log_size()
         os.kill(db.wait_for_worker(), signal.SIGKILL)  # PostgreSQL restarts all its processes
@@ -152,7 +154,6 @@ def test_for_two_minutes_over_a_restart_and_a_crash_no_60_seconds_hold_more_than
     )
     assert AT_LEAST <= most_in_a_window(arrivals) <= AT_MOST
     assert share >= 1
-    assert receiver.peak("/hook") == 5
     assert not db.deliveries(webhook, "failed")
 
 
