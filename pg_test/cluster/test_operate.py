@@ -324,8 +324,8 @@ def test_alter_database_holds_for_the_worker_that_runs(db, receiver):
     db.emit_many(20)
     db.wait_for_states(webhook, delivered=20)
     assert receiver.peak("/hook") == 5
-    db.execute(f"ALTER DATABASE {db.name} SET webhooks.concurrent_deliveries = 1")
     pid = db.one("SELECT pid FROM webhooks.status")
+    db.execute(f"ALTER DATABASE {db.name} SET webhooks.concurrent_deliveries = 1")
     db.wait_until("SELECT pid FROM webhooks.status", lambda now: now not in (pid, None), timeout=15)
     receiver.answer("/one", Answer(delay=0.02))
     db.update_webhook(webhook, url=receiver.url("/one"))
