@@ -2,6 +2,7 @@
 //! backends only.
 
 mod database;
+mod indexes;
 mod locks;
 
 use crate::emit::wake;
@@ -81,6 +82,14 @@ unsafe extern "C-unwind" fn before(node: *mut pg_sys::Node) -> i32 {
             database::have_worker_leave(database);
             None
         }
+        What::MakesIndex => {
+            // SAFETY: the tag says that it is an IndexStmt.
+            let refused = unsafe { indexes::refusal(node.cast()) };
+            if let Some(error) = refused {
+                error.raise();
+            }
+            None
+        }
         What::AltersDatabase | What::Other => None,
     };
     level.unwrap_or(NO_LEVEL)
@@ -94,7 +103,7 @@ unsafe extern "C-unwind" fn after(node: *mut pg_sys::Node, level: i32) {
         if level != NO_LEVEL {
             pg_sys::AtEOXact_GUC(true, level);
         }
-        if What::of(node) != What::Other {
+        if !matches!(What::of(node), What::MakesIndex | What::Other) {
             wake::altered_at_commit();
         }
     }
@@ -108,6 +117,7 @@ fn may_concern(tag: pg_sys::NodeTag) -> bool {
             | pg_sys::NodeTag::T_AlterDatabaseStmt
             | pg_sys::NodeTag::T_AlterDatabaseSetStmt
             | pg_sys::NodeTag::T_DropdbStmt
+            | pg_sys::NodeTag::T_IndexStmt
     )
 }
 
@@ -122,6 +132,8 @@ enum What {
     ForcesDropOf(pg_sys::Oid),
     /// Makes a database one that is to be served, or one that is not.
     AltersDatabase,
+    /// On any table.
+    MakesIndex,
     Other,
 }
 
@@ -171,6 +183,7 @@ impl What {
                 pg_sys::NodeTag::T_AlterDatabaseStmt | pg_sys::NodeTag::T_AlterDatabaseSetStmt => {
                     Self::AltersDatabase
                 }
+                pg_sys::NodeTag::T_IndexStmt => Self::MakesIndex,
                 _ => Self::Other,
             }
         }

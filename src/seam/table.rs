@@ -10,6 +10,9 @@ use crate::error::Error;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+/// The tables that are written in this way.
+pub(crate) const NAMES: [&CStr; 4] = [c"event", c"outbox", c"delivery", c"attempt"];
+
 /// How many rows go to the table at once.
 const BATCH: usize = 500;
 
@@ -25,6 +28,24 @@ pub(crate) struct Table {
     columns: usize,
     /// Where the slots live; the caller may be in a context that ends sooner.
     context: pg_sys::MemoryContext,
+}
+
+/// Whether no index is on expressions, partial, for exclusion or deferrable.
+///
+/// # Safety
+/// What CatalogOpenIndexes has returned, and is still open.
+unsafe fn are_plain(indexes: pg_sys::CatalogIndexState) -> bool {
+    // SAFETY: see above; both arrays have as many places as it says.
+    unsafe {
+        (0..(*indexes).ri_NumIndices as usize).all(|place| {
+            let info = *(*indexes).ri_IndexRelationInfo.add(place);
+            let relation = *(*indexes).ri_IndexRelationDescs.add(place);
+            (*info).ii_Expressions.is_null()
+                && (*info).ii_Predicate.is_null()
+                && (*info).ii_ExclusionOps.is_null()
+                && (*(*relation).rd_index).indimmediate
+        })
+    }
 }
 
 impl Table {
@@ -43,6 +64,12 @@ impl Table {
                 return Err(Error::Mismatch);
             }
             let indexes = pg_sys::CatalogOpenIndexes(relation);
+            // The library refuses to have others made; but it may not have been there.
+            if !are_plain(indexes) {
+                pg_sys::CatalogCloseIndexes(indexes);
+                pg_sys::table_close(relation, pg_sys::NoLock as i32);
+                return Err(Error::Mismatch);
+            }
             Ok(Self {
                 relation,
                 indexes,
