@@ -170,7 +170,7 @@ impl Worker {
         loop {
             self.obey();
             self.collect(&mut outcomes);
-            self.scheduler.tick(&self.limits, clock::now());
+            self.scheduler.tick(clock::now());
             self.follow_place();
             if self.settings.enabled {
                 self.dispatch_if_due();
@@ -192,7 +192,7 @@ impl Worker {
             self.slot
                 .threads
                 .store(self.pool.threads() as u32, Ordering::Relaxed);
-            let tick = self.scheduler.tick(&self.limits, clock::now());
+            let tick = self.scheduler.tick(clock::now());
             let sleep = self.sleep_ms(tick.wake_in_ms);
             if sleep > 1_000 {
                 // SAFETY: outside of a transaction. Nothing happens for a while: let autovacuum know now.
@@ -212,6 +212,11 @@ impl Worker {
             self.slot.stopped.load(Ordering::Acquire) || self.slot.dropping.load(Ordering::Acquire);
         if is_to_end() || unwanted {
             self.leave();
+        }
+        // Between statements there is nothing to cancel: an error would only end the worker, and not in good order.
+        // SAFETY: a flag of this process.
+        unsafe {
+            pg_sys::QueryCancelPending = 0;
         }
         pgrx::check_for_interrupts!();
         if reload {
@@ -367,8 +372,13 @@ impl Worker {
         if let Some(settle) = self.settling.next_ms(now, &self.scheduler, &self.pauses) {
             sleep = sleep.min(settle);
         }
-        if pause(FETCH) > 0 {
-            sleep = sleep.min(pause(FETCH));
+        // What waits to be written comes first, and wakes by itself.
+        if let Some(fetch) = self
+            .scheduler
+            .rows_in(clock::now())
+            .filter(|_| self.unwritten() == 0)
+        {
+            sleep = sleep.min(fetch.max(pause(FETCH)));
         }
         let more = self.position.has_more() || self.slot.woken.load(Ordering::Acquire);
         if (more && self.room() > 0) || self.definitions.have_changed(self.slot) {

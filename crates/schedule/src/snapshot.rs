@@ -37,10 +37,32 @@ impl Snapshot {
         })
     }
 
+    /// The same, with a transaction among those in progress. The one that takes a snapshot does not list itself, and
+    /// looks as if it had ended as soon as a later one has.
+    #[must_use]
+    pub fn with_in_progress(mut self, xid: u64) -> Self {
+        if self.sees(xid) && xid >= self.xmin {
+            let place = self.in_progress.partition_point(|&it| it < xid);
+            self.in_progress.insert(place, xid);
+        }
+        self
+    }
+
     /// Whether the transaction had ended when the snapshot was taken.
     #[must_use]
     pub fn sees(&self, xid: u64) -> bool {
         xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
+    }
+}
+
+impl std::fmt::Display for Snapshot {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}:{}:", self.xmin, self.xmax)?;
+        for (place, xid) in self.in_progress.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            write!(out, "{comma}{xid}")?;
+        }
+        Ok(())
     }
 }
 
@@ -151,6 +173,26 @@ impl Position {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_transaction_of_a_snapshot_is_in_progress() {
+        let with = |text: &str, xid| {
+            Snapshot::parse(text)
+                .unwrap()
+                .with_in_progress(xid)
+                .to_string()
+        };
+        assert_eq!(with("10:20:14,15", 10), "10:20:10,14,15");
+        assert_eq!(with("9:20:9,15", 12), "9:20:9,12,15");
+        for (text, xid) in [
+            ("10:20:10,14", 14),
+            ("10:20:10", 20),
+            ("10:10:", 10),
+            ("10:20:10", 9),
+        ] {
+            assert_eq!(with(text, xid), text, "{xid}");
+        }
+    }
 
     #[test]
     fn a_snapshot_is_read_and_judges_transactions() {

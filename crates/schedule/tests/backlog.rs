@@ -3,9 +3,11 @@
 
 mod webhooks;
 
-use webhooks::{at, definition, offer, webhook_id};
+use std::sync::Arc;
+use webhooks::{at, definition, offer, offer_data, webhook_id};
+use webhooks_core::request::Event;
 use webhooks_core::verdict;
-use webhooks_schedule::{Claim, Ended, Lifetime, Limits, Scheduler, Unit};
+use webhooks_schedule::{Claim, Ended, How, Lifetime, Limits, Recorded, Scheduler, Unit};
 
 const LIMITS: Limits = Limits {
     max_in_flight: 40,
@@ -15,10 +17,14 @@ const LIMITS: Limits = Limits {
 };
 
 fn answer(scheduler: &mut Scheduler, claim: &Claim, ms: u64) {
+    answer_with(scheduler, claim, 200, ms);
+}
+
+fn answer_with(scheduler: &mut Scheduler, claim: &Claim, code: u16, ms: u64) {
     let ended = Ended {
         token: claim.token,
         result: verdict::Ended::Status {
-            code: 200,
+            code,
             retry_after: None,
         },
         timed_out: false,
@@ -71,7 +77,7 @@ fn an_endpoint_that_has_caught_up_gets_what_follows_at_once() {
     // Nothing is answered for so long that all of it gets queue rows.
     let hanging: Vec<Claim> = std::iter::from_fn(|| scheduler.claim(&LIMITS, at(0))).collect();
     assert_eq!(hanging.len(), 5);
-    scheduler.tick(&LIMITS, at(600));
+    scheduler.tick(at(600));
     let queued: usize = written(&mut scheduler)
         .iter()
         .map(|it| it.queued.len())
@@ -103,4 +109,58 @@ fn an_endpoint_that_has_caught_up_gets_what_follows_at_once() {
             .iter()
             .all(|unit| unit.queued.is_empty())
     );
+}
+
+#[test]
+fn large_events_that_wait_for_their_next_attempt_are_not_all_in_memory_and_all_are_sent() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(definition(0, true, &Lifetime::default()), false);
+    let (_, until) = scheduler.wants_due(at(0)).unwrap();
+    scheduler.due_rows(Vec::new(), until, None, at(0));
+    let mut events = Vec::new();
+    let mut rows = Vec::new();
+    for number in 0..20 {
+        events.push(offer_data(
+            &mut scheduler,
+            number,
+            "x".repeat(1 << 20),
+            at(0),
+        ));
+        let claim = scheduler.claim(&LIMITS, at(0)).unwrap();
+        answer_with(&mut scheduler, &claim, 500, 0);
+        let units = written(&mut scheduler);
+        let ending = &units[0].endings[0];
+        let due_ms = at(1_000).unix_ms;
+        assert_eq!(ending.how, How::RetryAt(due_ms));
+        rows.push(Recorded {
+            id: ending.id,
+            webhook: ending.webhook,
+            event: Arc::clone(&claim.event),
+            seq: ending.seq,
+            attempts: 1,
+            attempts_before: 0,
+            due_ms: Some(due_ms),
+            created_ms: ending.created_ms,
+        });
+        if number >= 8 {
+            // The event of the row is another one by the time it is read again.
+            let row = rows.last_mut().unwrap();
+            row.event = Arc::new(Event::clone(&row.event));
+        } else {
+            rows.pop();
+        }
+    }
+    let in_memory = events.iter().filter(|it| it.upgrade().is_some()).count();
+    assert_eq!(in_memory, 8, "8 MB of 20");
+    assert_eq!(scheduler.wants_rows(10), [], "nothing is due");
+    scheduler.tick(at(1_000));
+    let mut made = deliver(&mut scheduler, 1_000);
+    written(&mut scheduler);
+    assert_eq!(scheduler.rows_in(at(1_000)), Some(0));
+    let wanted = scheduler.wants_rows(10);
+    assert_eq!(wanted, [(webhook_id(0), rows[0].seq - 1)]);
+    scheduler.rows(webhook_id(0), rows, None, false, at(1_000));
+    made.extend(deliver(&mut scheduler, 1_000));
+    made.sort_unstable();
+    assert_eq!(made, (1..=20).collect::<Vec<u128>>());
 }

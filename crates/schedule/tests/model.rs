@@ -316,7 +316,7 @@ impl World {
     fn pass(&mut self, ms: u64) {
         self.now.mono_ms += ms;
         self.now.unix_ms += ms as i64;
-        self.scheduler.tick(&LIMITS, self.now);
+        self.scheduler.tick(self.now);
     }
 
     fn switch(&mut self, number: usize, on: bool) {
@@ -532,7 +532,7 @@ fn what_has_been_answered_is_written_within_40_ms_though_others_of_its_event_are
     world.end(0, 200);
     world.pass(39);
     assert_eq!(world.scheduler.units(), 0, "it may be over any moment");
-    let tick = world.scheduler.tick(&LIMITS, world.now);
+    let tick = world.scheduler.tick(world.now);
     assert_eq!(tick.wake_in_ms, Some(1));
     world.pass(1);
     let units = world.scheduler.take_units();

@@ -36,7 +36,7 @@ fn an_endpoint_that_turns_out_to_be_slow_starts_what_waits_without_another_event
     // A quarter of the room for those of which nothing is known, and one for each of them.
     assert_eq!(claim_all(&mut scheduler, 0), 10);
     assert_eq!(claim_all(&mut scheduler, 500), 0);
-    scheduler.tick(&LIMITS, at(1_300));
+    scheduler.tick(at(1_300));
     // Half of the room for those that are slow.
     assert_eq!(claim_all(&mut scheduler, 1_300), 10);
     assert_eq!(scheduler.in_flight(), LIMITS.max_in_flight / 2);

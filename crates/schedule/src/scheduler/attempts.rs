@@ -109,7 +109,7 @@ impl Scheduler {
             let delivery = self.deliveries.get_mut(key).filter(|it| it.id == id);
             let young = delivery.and_then(|it| match &mut it.place {
                 Place::InFlight { young, .. } => Some(young),
-                Place::Ready | Place::Waiting => None,
+                Place::Ready | Place::Waiting { .. } => None,
             });
             match young {
                 Some(young) if *young => {
@@ -345,7 +345,7 @@ impl Scheduler {
             ended_ms,
         );
         delivery.group = None;
-        delivery.place = Place::Waiting;
+        delivery.place = Place::Waiting { bytes: 0 };
         let id = delivery.id;
         self.by_id.insert(id, key);
         match group {

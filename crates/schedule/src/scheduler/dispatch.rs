@@ -186,6 +186,7 @@ impl Scheduler {
             group: Some(group),
             place: Place::Ready,
             cancelled: false,
+            bare: false,
         });
         state.members += 1;
         it.members.push(key);

@@ -35,6 +35,8 @@ const POSTPONED_MOST: u8 = 4;
 const READY_MAX: usize = 20_000;
 /// The same in bytes of event data.
 const READY_BYTES_MAX: usize = 8 << 20;
+/// Bytes of event data beyond which deliveries that wait for their next attempt are kept without.
+const WAITING_BYTES_MAX: usize = 8 << 20;
 /// An endpoint with fewer ready deliveries than this asks for more, when it has more.
 const LOW: usize = 16;
 /// Requests that are begun before the first of them has had [`YOUNG_MS`] to end: more at once only make each dearer, where
@@ -124,8 +126,14 @@ pub struct Tick {
 #[derive(Debug)]
 enum Place {
     Ready,
-    Waiting,
-    InFlight { slow: bool, young: bool },
+    /// For its next attempt; `bytes` of [`Scheduler::waiting_bytes`] are its own.
+    Waiting {
+        bytes: usize,
+    },
+    InFlight {
+        slow: bool,
+        young: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -141,6 +149,8 @@ struct Delivery {
     group: Option<usize>,
     place: Place,
     cancelled: bool,
+    /// Its event's data are not in memory: it must be read again before it can be sent.
+    bare: bool,
 }
 
 #[derive(Debug)]
@@ -185,6 +195,8 @@ pub struct Scheduler {
     fresh_bytes: usize,
     ready: usize,
     ready_bytes: usize,
+    /// Bytes of event data of deliveries that wait for their next attempt.
+    waiting_bytes: usize,
     runnable: VecDeque<usize>,
     /// Endpoints that are slow, while too much of the room is held by such.
     slow_waiting: VecDeque<usize>,
@@ -263,6 +275,7 @@ impl Scheduler {
     }
 
     fn make_ready(&mut self, key: usize) {
+        self.waits_no_more(key);
         let delivery = &mut self.deliveries[key];
         delivery.place = Place::Ready;
         let index = delivery.endpoint;
@@ -278,7 +291,36 @@ impl Scheduler {
         self.ready_bytes -= self.deliveries[key].event.data.len();
     }
 
+    /// A delivery that has a row is kept until its next attempt is due: without its event's data, where those of others
+    /// that wait are many already. (A test goes to an inactive webhook too, whose queue is not read.)
+    fn wait_until(&mut self, due_ms: i64, key: usize) {
+        let delivery = &mut self.deliveries[key];
+        let bytes = delivery.event.data.len();
+        if self.waiting_bytes + bytes > WAITING_BYTES_MAX && delivery.event.event_type != TEST {
+            delivery.bare = true;
+            delivery.event = Arc::new(Event {
+                id: delivery.event.id,
+                created_ms: delivery.event.created_ms,
+                event_type: delivery.event.event_type.clone(),
+                data: String::new(),
+            });
+        } else {
+            self.waiting_bytes += bytes;
+            delivery.place = Place::Waiting { bytes };
+        }
+        let id = delivery.id;
+        self.retries.push(Reverse((due_ms, key, id)));
+    }
+
+    /// Bookkeeping for a delivery that ceases to wait.
+    fn waits_no_more(&mut self, key: usize) {
+        if let Place::Waiting { bytes } = self.deliveries[key].place {
+            self.waiting_bytes -= bytes;
+        }
+    }
+
     fn forget(&mut self, key: usize) {
+        self.waits_no_more(key);
         let delivery = self.deliveries.remove(key);
         if delivery.group.is_none() {
             self.by_id.remove(&delivery.id);

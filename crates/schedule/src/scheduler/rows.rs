@@ -145,6 +145,18 @@ impl Scheduler {
         }
     }
 
+    /// In how many milliseconds rows are to be fetched: what [`Scheduler::wants_rows`] and [`Scheduler::wants_due`] ask for.
+    #[must_use]
+    pub fn rows_in(&self, now: Now) -> Option<u64> {
+        let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
+        if (!self.hungry.is_empty() && !full) || self.wants_due(now).is_some() {
+            return Some(0);
+        }
+        self.due_position
+            .filter(|_| !self.due_full)
+            .map(|(at, _)| u64::try_from(at - DUE_WINDOW_MS / 2 - now.unix_ms).unwrap_or(0))
+    }
+
     /// Retries that [`Scheduler::wants_due`] asked for, in order. `full`: there are more, behind this key.
     pub fn due_rows(
         &mut self,
@@ -203,13 +215,14 @@ impl Scheduler {
             seq: row.seq,
             created_ms: row.created_ms,
             group: None,
-            place: Place::Waiting,
+            place: Place::Waiting { bytes: 0 },
             cancelled: false,
+            bare: false,
         });
         self.endpoints[index].members += 1;
         self.by_id.insert(row.id, key);
         match due_ms {
-            Some(due_ms) => self.retries.push(Reverse((due_ms, key, row.id))),
+            Some(due_ms) => self.wait_until(due_ms, key),
             None => self.make_ready(key),
         }
     }
@@ -219,14 +232,14 @@ impl Scheduler {
         let Some(&key) = self.by_id.get(&id) else {
             return;
         };
-        if !matches!(self.deliveries[key].place, Place::Waiting) {
+        if !matches!(self.deliveries[key].place, Place::Waiting { .. }) {
             return;
         }
         if self
             .due_position
             .is_some_and(|position| (due_ms, id) <= position)
         {
-            self.retries.push(Reverse((due_ms, key, id)));
+            self.wait_until(due_ms, key);
         } else {
             self.forget(key);
         }

@@ -4,7 +4,7 @@ use super::*;
 
 impl Scheduler {
     /// Does what is due by time alone.
-    pub fn tick(&mut self, limits: &Limits, now: Now) -> Tick {
+    pub fn tick(&mut self, now: Now) -> Tick {
         while let Some(&Reverse((due_ms, key, id))) = self.retries.peek() {
             if due_ms > now.unix_ms {
                 break;
@@ -76,7 +76,7 @@ impl Scheduler {
             }
         }
         Tick {
-            wake_in_ms: self.wake_in(limits, now),
+            wake_in_ms: self.wake_in(now),
         }
     }
 
@@ -101,7 +101,7 @@ impl Scheduler {
             })
     }
 
-    pub(super) fn wake_in(&self, _limits: &Limits, now: Now) -> Option<u64> {
+    pub(super) fn wake_in(&self, now: Now) -> Option<u64> {
         let retry = self.retries.peek().map(|Reverse((due_ms, ..))| {
             u64::try_from(due_ms.saturating_sub(now.unix_ms)).unwrap_or(0)
         });
@@ -121,16 +121,12 @@ impl Scheduler {
             .started
             .front()
             .map(|&(started, ..)| (started + SLOW_MS).saturating_sub(now.mono_ms));
-        let due = self
-            .due_position
-            .filter(|_| !self.due_full)
-            .map(|(at, _)| u64::try_from(at - DUE_WINDOW_MS / 2 - now.unix_ms).unwrap_or(0));
         let young = self
             .young
             .front()
             .filter(|_| self.young_in_flight >= YOUNG_MOST)
             .map(|&(started, ..)| (started + YOUNG_MS).saturating_sub(now.mono_ms));
-        [retry, held, group, ended, slow, due, young]
+        [retry, held, group, ended, slow, young]
             .into_iter()
             .flatten()
             .min()
@@ -141,15 +137,15 @@ impl Scheduler {
         let Some(delivery) = self.deliveries.get(key) else {
             return;
         };
-        if delivery.id != id || !matches!(delivery.place, Place::Waiting) {
+        if delivery.id != id || !matches!(delivery.place, Place::Waiting { .. }) {
             return;
         }
-        let (index, seq) = (delivery.endpoint, delivery.seq);
+        let (index, seq, bare) = (delivery.endpoint, delivery.seq, delivery.bare);
         let state = &self.endpoints[index];
         let full = !state.definition.active || state.ready.len() >= 2 * state.prefetch();
         if state.gone {
             self.forget(key);
-        } else if full && delivery.event.event_type != TEST {
+        } else if bare || (full && delivery.event.event_type != TEST) {
             self.forget(key);
             self.rewind(index, seq - 1);
         } else {

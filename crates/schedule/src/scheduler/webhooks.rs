@@ -58,7 +58,7 @@ impl Scheduler {
             if delivery.endpoint == index {
                 match delivery.place {
                     Place::InFlight { .. } => delivery.cancelled = true,
-                    Place::Waiting => waiting.push(key),
+                    Place::Waiting { .. } => waiting.push(key),
                     Place::Ready => {}
                 }
             }

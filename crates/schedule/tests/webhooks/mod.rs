@@ -2,7 +2,7 @@
 // Each test uses some of it.
 #![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use uuid::Uuid;
 use webhooks_core::endpoint::{Endpoint, Rules};
 use webhooks_core::event_type::Subscription;
@@ -53,11 +53,16 @@ pub fn at(ms: u64) -> Now {
 }
 
 pub fn offer(scheduler: &mut Scheduler, number: u64, now: Now) {
+    offer_data(scheduler, number, "{}".to_owned(), now);
+}
+
+/// The event as long as it is in memory.
+pub fn offer_data(scheduler: &mut Scheduler, number: u64, data: String, now: Now) -> Weak<Event> {
     let event = Arc::new(Event {
         id: Uuid::from_u128(u128::from(number) + 1),
         event_type: "memory.created".to_owned(),
         created_ms: now.unix_ms,
-        data: "{}".to_owned(),
+        data,
     });
     let key = OutboxKey {
         id: event.id,
@@ -68,4 +73,5 @@ pub fn offer(scheduler: &mut Scheduler, number: u64, now: Now) {
     let audience = scheduler.audience("memory.created", None);
     scheduler.choose(&audience, "{}", &mut chosen);
     scheduler.offer(key, &event, &chosen, now);
+    Arc::downgrade(&event)
 }
