@@ -1,7 +1,10 @@
 """What goes below the executor into our tables is there for every plan, and what goes wrong on the way hurts nobody else."""
 
+from collections import Counter
+
 import psycopg
 import pytest
+from receiver import Answer
 
 LARGE = (1_800, 1_900, 2_000, 2_100, 3_000, 64_000, 900_000)
 
@@ -64,3 +67,47 @@ def test_a_trigger_that_attach_did_not_make_is_an_error_not_a_crash(db):
             db.execute("INSERT INTO memories VALUES (1)")
         db.execute("DROP TRIGGER mine ON memories")
     db.execute("INSERT INTO memories VALUES (1)")
+
+
+@pytest.mark.parametrize("table", ["event", "outbox", "delivery", "attempt"])
+def test_an_index_that_needs_expressions_is_refused_on_tables_that_are_written_without(db, receiver, table):
+    column = "xid" if table == "outbox" else "data" if table == "event" else "duration_ms"
+    for index in (f"((({column}::text)))", f"({column}) WHERE {column} IS NOT NULL"):
+        db.fails(f"CREATE INDEX ON webhooks.{table} {index}", state="42809", says=(f"webhooks.{table}", "index"))
+        db.fails(f"CREATE INDEX CONCURRENTLY ON webhooks.{table} {index}", state="42809")
+    if column != "data":
+        db.execute(f"CREATE INDEX ON webhooks.{table} ({column})")
+    db.execute("CREATE TABLE own (t text)")
+    db.execute("CREATE INDEX ON own (lower(t)) WHERE t <> ''")
+    db.execute("CREATE INDEX ON webhooks.queue (seq) WHERE attempts > 0")
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+
+
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "0", "webhooks.concurrent_deliveries": "200"})
+def test_what_a_lock_has_held_up_is_written_in_order(db, receiver):
+    """Else what ended a delivery could be written before what began it, and it would be sent again."""
+    receiver.answer("/hook", Answer(delay=0.2))
+    webhook = db.create_webhook(receiver.url())
+    pid = db.wait_for_worker()
+    waiting = "SELECT waitstart FROM pg_locks WHERE pid = %s AND NOT granted"
+
+    locker = db.connect()
+    rounds, each = 2, 3_000
+    for number in range(rounds):
+        before = number * each
+        locker.execute("BEGIN")
+        locker.execute("LOCK TABLE webhooks.queue IN EXCLUSIVE MODE")
+        db.emit_many(each)
+        receiver.wait(before + 500, "/hook", timeout=30)
+        # More than goes into one transaction waits to be written by now: what began deliveries in the first, what ended
+        # some of them in the second. The first has just given up, and the second need not.
+        since = db.wait_until(waiting, lambda since: since is not None, params=[pid])
+        db.wait_until(waiting, lambda now: now != since, params=[pid])
+        locker.execute("COMMIT")
+        db.wait_for_states(webhook, delivered=before + each, timeout=30)
+    db.settle()
+    attempts = Counter(request.header("X-Lanonasis-Delivery") for request in receiver.to("/hook"))
+    assert Counter(attempts.values()) == {1: rounds * each}
+    assert db.one("SELECT set_aside FROM webhooks.status") == 0

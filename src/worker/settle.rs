@@ -21,6 +21,8 @@ use webhooks_schedule::{Disable, Ended, How, Pauses, Scheduler, Unit};
 const FLUSH_MS: u64 = 40;
 /// Longest time that statistics are behind while deliveries go on.
 const STATS_MS: u64 = 250;
+/// At most the so-manyth part of the time goes into them.
+const STATS_SHARE: u64 = 10;
 
 /// What settling remembers between two times.
 #[derive(Default)]
@@ -29,6 +31,8 @@ pub(super) struct Settling {
     held: Vec<Unit>,
     settled_ms: u64,
     stats_ms: u64,
+    /// How long writing them took the last time.
+    stats_took_ms: u64,
     /// When the oldest commit was made whose WAL is not flushed.
     unflushed_ms: Option<u64>,
     /// What went wrong in the worker itself, to be shown in `webhooks.status`.
@@ -61,6 +65,8 @@ impl Settling {
         } else {
             STATS_MS
         };
+        // While somebody's old snapshot keeps versions of these few rows, each write walks all of them.
+        let wait = wait.max(STATS_SHARE * self.stats_took_ms);
         (self.stats_ms + wait).saturating_sub(now)
     }
 
@@ -174,6 +180,11 @@ impl Worker {
         if units.is_empty() {
             return;
         }
+        // What could not be written comes before all that follows, which may be about the same deliveries.
+        if !self.settling.held.is_empty() {
+            self.settling.held.extend(units);
+            return;
+        }
         let news = self.news(&units);
         match transaction(c"settle", Isolation::ReadCommitted, || {
             write::write(&units, news);
@@ -281,7 +292,8 @@ impl Worker {
 
     /// Writes the figures that were counted, and the last error.
     pub(super) fn write_stats(&mut self) {
-        self.settling.stats_ms = clock::mono_ms();
+        let began_ms = clock::mono_ms();
+        self.settling.stats_ms = began_ms;
         let stats = self.scheduler.take_stats();
         let error = self.settling.error.clone();
         if stats.is_empty() && error.is_none() {
@@ -291,8 +303,10 @@ impl Worker {
             sql::connect(|spi| write::write_stats(spi, &stats, error));
         }) {
             Ok(()) => {
+                let now = clock::mono_ms();
                 self.settling.error = None;
-                self.settling.unflushed_ms.get_or_insert(clock::mono_ms());
+                self.settling.unflushed_ms.get_or_insert(now);
+                self.settling.stats_took_ms = now.saturating_sub(began_ms);
             }
             Err(error) => {
                 self.scheduler.put_back_stats(stats);
