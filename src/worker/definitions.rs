@@ -60,6 +60,10 @@ pub(super) struct Definitions {
 pub(super) struct Changes {
     loaded: Vec<(Definition, Version)>,
     gone: Vec<Uuid>,
+    /// Some have come with a dump.
+    restored: bool,
+    /// Webhooks that have come with a dump, or were there at the start, and have rows in the queue.
+    waiting: HashSet<Uuid>,
 }
 
 impl Definitions {
@@ -78,6 +82,20 @@ impl Definitions {
     pub(super) fn have_changed(&self, slot: &Slot) -> bool {
         slot.definitions.load(Ordering::Acquire) != self.seen
     }
+}
+
+/// Before when a webhook that is seen first must have been created to be taken for one that has come with a dump, Unix
+/// milliseconds.
+pub(super) fn old_before() -> i64 {
+    clock::unix_ms() - NEW_MS
+}
+
+/// Webhooks that have rows in the queue.
+fn waiting(spi: &Connection) -> HashSet<Uuid> {
+    let rows = spi.read(&WAITING, &[]);
+    (0..rows.len())
+        .filter_map(|row| rows.uuid(row, 1))
+        .collect()
 }
 
 #[pgrx::pg_guard]
@@ -103,19 +121,15 @@ impl Worker {
             };
             TABLE.store(table.to_u32(), Ordering::Relaxed);
             sql::connect(|spi| {
-                let rows = spi.read(&WAITING, &[]);
-                let waiting: HashSet<Uuid> = (0..rows.len())
-                    .filter_map(|row| rows.uuid(row, 1))
-                    .collect();
-                let changes = self.changes(spi);
+                let changes = self.changes(spi, i64::MAX);
                 let awaited = self.are_awaited(spi, changes.as_ref());
-                (changes, waiting, awaited)
+                (changes, awaited)
             })
         })?;
         self.definitions.seen = counted;
         self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
-        if let (Some(changes), waiting, awaited) = changes {
-            self.apply(changes, &waiting);
+        if let (Some(changes), awaited) = changes {
+            self.apply(changes);
             self.definitions.awaited = awaited;
         }
         Ok(())
@@ -132,12 +146,7 @@ impl Worker {
     /// Has everything read that webhooks may have waiting which came with a dump: its rows come in any order.
     pub(super) fn reread_restored(&mut self) {
         let waiting = transaction(c"restored", Isolation::ReadCommitted, || {
-            sql::connect(|spi| {
-                let rows = spi.read(&WAITING, &[]);
-                (0..rows.len())
-                    .filter_map(|row| rows.uuid(row, 1))
-                    .collect::<Vec<_>>()
-            })
+            sql::connect(waiting)
         });
         match waiting {
             Ok(waiting) => {
@@ -150,8 +159,9 @@ impl Worker {
     }
 
     /// Looks at the table if it may have changed, under the snapshot of the transaction, which must have
-    /// been taken before: so that no event is matched with a list that is older than itself.
-    pub(super) fn changes(&self, spi: &Connection) -> Option<Changes> {
+    /// been taken before: so that no event is matched with a list that is older than itself. What was not known and
+    /// was created before `old_before`, Unix milliseconds, has come with a dump.
+    pub(super) fn changes(&self, spi: &Connection, old_before: i64) -> Option<Changes> {
         // SAFETY: in a transaction, on the main thread.
         unsafe {
             pg_sys::AcceptInvalidationMessages();
@@ -189,8 +199,14 @@ impl Worker {
         for part in changed.chunks(1_000) {
             for it in definition::load(spi, part, Secrets::Shown, &self.settings) {
                 let version = there.get(&it.id).copied().unwrap_or_default();
+                let created_ms = it.lifetime.created.as_ref().map(|it| it.at_ms);
+                changes.restored |=
+                    !self.scheduler.knows(it.id) && created_ms.is_some_and(|at| at < old_before);
                 changes.loaded.push((it, version));
             }
+        }
+        if changes.restored {
+            changes.waiting = waiting(spi);
         }
         Some(changes)
     }
@@ -199,26 +215,15 @@ impl Worker {
     /// come with a dump.
     pub(super) fn take_changes(&mut self, changes: Changes, counted: u64) -> bool {
         self.definitions.seen = counted;
-        let new_from = clock::unix_ms() - NEW_MS;
-        let restored: HashSet<Uuid> = changes
-            .loaded
-            .iter()
-            .map(|(definition, _)| definition)
-            .filter(|it| {
-                let created = it.lifetime.created.as_ref();
-                !self.scheduler.knows(it.id) && created.is_some_and(|it| it.at_ms < new_from)
-            })
-            .map(|it| it.id)
-            .collect();
-        self.apply(changes, &restored);
-        if !restored.is_empty() {
+        let restored = changes.restored;
+        self.apply(changes);
+        if restored {
             self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
         }
-        !restored.is_empty()
+        restored
     }
 
-    /// `waiting`: webhooks whose rows in the queue are not known yet.
-    fn apply(&mut self, changes: Changes, waiting: &HashSet<Uuid>) {
+    fn apply(&mut self, changes: Changes) {
         for (mut definition, version) in changes.loaded {
             let id = definition.id;
             let known = self.scheduler.index_of(id);
@@ -234,7 +239,8 @@ impl Worker {
                 }
             }
             self.definitions.versions.insert(id, version);
-            self.scheduler.put(definition, waiting.contains(&id));
+            let waits = !self.scheduler.knows(id) && changes.waiting.contains(&id);
+            self.scheduler.put(definition, waits);
         }
         for id in changes.gone {
             self.definitions.versions.remove(&id);

@@ -3,7 +3,7 @@
 //! One short transaction that only reads, under one snapshot: the position of the last read, the
 //! webhooks if they have changed, the rows. Nothing is written; see `webhooks_schedule` for why.
 
-use super::definitions::{Changes, Definitions};
+use super::definitions::{self, Changes, Definitions};
 use super::unreadable::{Suspect, suspects};
 use super::{DISPATCH, POLL_MS, SWEEP_MS, UPKEEP, Worker};
 use crate::seam::clock;
@@ -194,7 +194,7 @@ impl Worker {
                 position.advance(snapshot);
             }
         }
-        let changes = self.changes(spi);
+        let changes = self.changes(spi, definitions::old_before());
         let awaited = self.are_awaited(spi, changes.as_ref());
         let mut found = Vec::new();
         let mut to = None;
