@@ -312,3 +312,33 @@ def test_what_waited_for_the_worker_comes_in_order_too(db, receiver):
     db.start_worker()
     db.settle(20)
     assert [it.data["n"] for it in receiver.to()] == list(range(60))
+
+
+def test_what_one_transaction_does_first_holds_for_what_it_emits_after(db, receiver):
+    """In its own snapshot the transaction looks as if it had ended, as soon as a later one has."""
+    watcher = db.create_webhook(receiver.url("/all"), events=["*"])
+    count = 20
+    for number in range(count):
+        db.execute("SELECT webhooks.register_event_type(%s, '')", f"test.n{number}")
+        db.create_webhook(receiver.url(f"/paused/{number}"), events=[f"test.n{number}"])
+    paused = [row["id"] for row in db.rows("SELECT 'webhook_' || replace(id::text, '-', '') AS id FROM webhooks.webhook ORDER BY id")]
+    db.execute("BEGIN")
+    db.execute("SELECT pg_current_xact_id()")
+    other = db.connect()
+    other.execute("SELECT pg_current_xact_id()")
+    # Without a way to the server and back between them, some of each pair are of the same millisecond.
+    db.execute(
+        """DO $$ BEGIN
+               FOR number IN 0 .. %s LOOP
+                   PERFORM webhooks.create_webhook('%s' || number, array['test.n' || number]);
+                   PERFORM webhooks.update_webhook((ARRAY['%s'])[number + 1], '{"active": false}');
+                   PERFORM webhooks.emit('test.n' || number, '{"object": "test"}');
+               END LOOP;
+           END $$"""
+        % (count - 1, receiver.url("/new/"), "','".join(paused[1:]))
+    )
+    db.execute("COMMIT")
+    db.wait_for_states(watcher, delivered=count)
+    db.settle()
+    assert [len(receiver.to(f"/new/{number}")) for number in range(count)] == [1] * count
+    assert [len(receiver.to(f"/paused/{number}")) for number in range(count)] == [0] * count

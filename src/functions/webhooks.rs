@@ -19,14 +19,15 @@ use webhooks_core::id::{self, Kind};
 use webhooks_core::quote::quote;
 use webhooks_core::retry::Policy;
 use webhooks_core::secret::Secret;
+use webhooks_schedule::Snapshot;
 
 static KNOWN_TYPES: Statement =
     Statement::new(c"SELECT name FROM webhooks.event_type ORDER BY name", &[]);
 static CREATE: Statement = Statement::new(
     c"INSERT INTO webhooks.webhook (id, owner, url, events, secret, active, max_attempts, backoff_multiplier, max_delay, filters,
-                                    paused_at, paused_under)
-      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb,
-              CASE WHEN NOT $6 THEN pg_catalog.clock_timestamp() END, CASE WHEN NOT $6 THEN pg_catalog.pg_current_snapshot() END)",
+                                    created_under, paused_at, paused_under)
+      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11::text::pg_snapshot,
+              CASE WHEN NOT $6 THEN pg_catalog.clock_timestamp() END, CASE WHEN NOT $6 THEN $11::text::pg_snapshot END)",
     &[
         pg_sys::UUIDOID,
         pg_sys::TEXTOID,
@@ -37,6 +38,7 @@ static CREATE: Statement = Statement::new(
         pg_sys::INT4OID,
         pg_sys::FLOAT8OID,
         pg_sys::INT4OID,
+        pg_sys::TEXTOID,
         pg_sys::TEXTOID,
     ],
 );
@@ -69,12 +71,12 @@ static UPDATE: Statement = Statement::new(
                               WHEN 'resumed' THEN coalesce((SELECT d.disabled_at FROM webhooks.disabled d
                                                              WHERE d.webhook_id = w.id AND d.activation = w.activation), paused_at)
                               ELSE paused_at END,
-             paused_under = CASE $11 WHEN 'paused' THEN pg_catalog.pg_current_snapshot()
+             paused_under = CASE $11 WHEN 'paused' THEN $12::text::pg_snapshot
                                  WHEN 'resumed' THEN coalesce((SELECT d.disabled_under FROM webhooks.disabled d
                                                                 WHERE d.webhook_id = w.id AND d.activation = w.activation), paused_under)
                                  ELSE paused_under END,
              resumed_at = CASE $11 WHEN 'resumed' THEN pg_catalog.clock_timestamp() ELSE resumed_at END,
-             resumed_under = CASE $11 WHEN 'resumed' THEN pg_catalog.pg_current_snapshot() ELSE resumed_under END,
+             resumed_under = CASE $11 WHEN 'resumed' THEN $12::text::pg_snapshot ELSE resumed_under END,
              previous_secret = CASE WHEN secret = $4 THEN previous_secret END,
              previous_secret_expires_at = CASE WHEN secret = $4 THEN previous_secret_expires_at END
        WHERE id = $1",
@@ -90,6 +92,7 @@ static UPDATE: Statement = Statement::new(
         pg_sys::TEXTOID,
         pg_sys::INT4OID,
         pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
     ],
 );
 static DELETE: Statement = Statement::new(
@@ -98,6 +101,19 @@ static DELETE: Statement = Statement::new(
       INSERT INTO webhooks.deleted_webhook (id, owner) SELECT id, owner FROM gone",
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
+
+static UNDER: Statement = Statement::new(
+    c"SELECT pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_current_xact_id()::text",
+    &[],
+);
+
+/// What has been committed now, as a `pg_snapshot`: what this transaction has emitted or will, has not.
+fn under(spi: &Connection) -> Option<String> {
+    let rows = spi.write(&UNDER, &[]);
+    let (snapshot, own): (String, String) = (rows.get(0, 1)?, rows.get(0, 2)?);
+    let snapshot = Snapshot::parse(&snapshot)?.with_in_progress(own.parse().ok()?);
+    Some(snapshot.to_string())
+}
 
 /// The longest name of an owner, in bytes: it must fit into an index.
 const MAX_OWNER: usize = 1_000;
@@ -203,6 +219,7 @@ pub(crate) fn create(
                     arg(policy.backoff_multiplier),
                     arg(policy.max_delay as i32),
                     arg(filters.clone()),
+                    arg(under(spi)),
                 ],
             );
             let mut object = object(spi, webhook, None)?;
@@ -305,6 +322,7 @@ pub(crate) fn update(webhook_id: Option<&str>, changes: Option<JsonbText>) -> Re
                     arg(new.filters),
                     arg(activation + i32::from(switched == Some("resumed"))),
                     arg(switched),
+                    arg(under(spi)),
                 ],
             );
             object(spi, webhook, caller.owner()).map(JsonB)
@@ -419,6 +437,8 @@ fn merged(
     };
     for (key, value) in changes {
         match (key.as_str(), value) {
+            // What is put back as it was is not judged by settings that are stricter now: each attempt does that.
+            ("url", Value::String(url)) if *url == fields.url => {}
             ("url", Value::String(url)) => fields.url = checked_url(url)?,
             ("url", _) => return Err(must_be("url", "a string")),
             ("events", Value::Array(events)) => {
