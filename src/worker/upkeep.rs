@@ -4,10 +4,10 @@
 use super::{UPKEEP, Worker};
 use crate::emit::store::{NewEvent, Store};
 use crate::seam::clock;
-use crate::seam::sql::{self, Connection, Statement};
+use crate::seam::sql::{self, Connection, Rows, Statement};
 use crate::seam::transaction::{Isolation, transaction};
 use pgrx::pg_sys;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use uuid::Uuid;
 use webhooks_core::time::iso_millis;
 use webhooks_schedule::{How, Unit};
@@ -99,35 +99,35 @@ static HEALTH: Statement = Statement::new(
         FROM webhooks.status s",
     &[],
 );
+/// For each owner that has any, and (`everybody`) over all: events by type.
 static EVENTS_BY_TYPE: Statement = Statement::new(
-    c"SELECT e.type, pg_catalog.count(*)::int8 FROM webhooks.event e
-       WHERE e.id >= $2 AND e.id < $3 AND e.target IS NULL AND ($1 IS NULL OR e.owner = $1)
-       GROUP BY e.type ORDER BY e.type",
-    &[pg_sys::TEXTOID, pg_sys::UUIDOID, pg_sys::UUIDOID],
+    c"SELECT e.owner, GROUPING(e.owner) = 1 AS everybody, e.type, pg_catalog.count(*)::int8
+        FROM webhooks.event e
+       WHERE e.id >= $1 AND e.id < $2 AND e.target IS NULL
+       GROUP BY GROUPING SETS ((e.owner, e.type), (e.type)) ORDER BY e.type",
+    &[pg_sys::UUIDOID, pg_sys::UUIDOID],
 );
-static ANALYTICS: Statement = Statement::new(
-    c"WITH mine AS (
-          SELECT w.id, w.active AND x.webhook_id IS NULL AS active
-            FROM webhooks.webhook w
-            LEFT JOIN webhooks.disabled x ON x.webhook_id = w.id AND x.activation = w.activation
-           WHERE $1 IS NULL OR w.owner = $1),
-      done AS (
-          SELECT d.state, d.duration_ms
-            FROM webhooks.delivery d
-           WHERE d.completed_at >= $2 AND d.completed_at < $3
-             AND ($1 IS NULL OR d.webhook_id IN (SELECT m.id FROM mine m)))
-      SELECT pg_catalog.count(*) FILTER (WHERE state = 'delivered'),
-             pg_catalog.count(*) FILTER (WHERE state = 'failed'),
-             (SELECT pg_catalog.count(*) FROM mine m WHERE m.active),
-             pg_catalog.percentile_disc(0.50) WITHIN GROUP (ORDER BY duration_ms)::int8,
-             pg_catalog.percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms)::int8,
-             pg_catalog.percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms)::int8
-        FROM done",
-    &[
-        pg_sys::TEXTOID,
-        pg_sys::TIMESTAMPTZOID,
-        pg_sys::TIMESTAMPTZOID,
-    ],
+/// The same of deliveries that have ended; those of webhooks that were deleted are nobody's.
+static DELIVERIES_BY_OWNER: Statement = Statement::new(
+    c"SELECT w.owner, GROUPING(w.owner) = 1 AS everybody,
+             pg_catalog.count(*) FILTER (WHERE d.state = 'delivered'),
+             pg_catalog.count(*) FILTER (WHERE d.state = 'failed'),
+             pg_catalog.percentile_disc(0.50) WITHIN GROUP (ORDER BY d.duration_ms)::int8,
+             pg_catalog.percentile_disc(0.95) WITHIN GROUP (ORDER BY d.duration_ms)::int8,
+             pg_catalog.percentile_disc(0.99) WITHIN GROUP (ORDER BY d.duration_ms)::int8
+        FROM webhooks.delivery d
+        LEFT JOIN webhooks.webhook w ON w.id = d.webhook_id
+       WHERE d.completed_at >= $1 AND d.completed_at < $2
+       GROUP BY GROUPING SETS ((w.owner), ())",
+    &[pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPTZOID],
+);
+static ACTIVE_BY_OWNER: Statement = Statement::new(
+    c"SELECT w.owner, GROUPING(w.owner) = 1 AS everybody, pg_catalog.count(*)
+        FROM webhooks.webhook w
+        LEFT JOIN webhooks.disabled x ON x.webhook_id = w.id AND x.activation = w.activation
+       WHERE w.active AND x.webhook_id IS NULL
+       GROUP BY GROUPING SETS ((w.owner), ())",
+    &[],
 );
 
 /// What upkeep remembers.
@@ -407,11 +407,12 @@ impl Worker {
         let emitted = transaction(c"figures", Isolation::ReadCommitted, || {
             let events = sql::connect(|spi| {
                 spi.write(&NOTE_ANALYTICS, &[sql::time(now_ms)]);
+                let mut all = figures(spi, from_ms, now_ms);
                 owners
                     .into_iter()
                     .map(|owner| NewEvent {
                         event_type: "analytics.update".to_owned(),
-                        data: figures(spi, owner.as_deref(), from_ms, now_ms),
+                        data: all.remove(&owner).unwrap_or_default().data(from_ms, now_ms),
                         owner,
                         ..NewEvent::default()
                     })
@@ -467,37 +468,73 @@ fn retain_events(spi: &Connection, after: Uuid, floor: Uuid) -> Option<Uuid> {
     Some(last)
 }
 
-/// The data of analytics.update for an owner; `None`: of everybody.
-fn figures(spi: &Connection, owner: Option<&str>, from_ms: i64, to_ms: i64) -> String {
-    let range = [
-        sql::arg(owner.map(str::to_owned)),
-        sql::time(from_ms),
-        sql::time(to_ms),
-    ];
-    let ids = [
-        sql::arg(owner.map(str::to_owned)),
-        sql::uuid(webhooks_core::id::floor_of(
-            u64::try_from(from_ms).unwrap_or(0),
-        )),
-        sql::uuid(webhooks_core::id::floor_of(
-            u64::try_from(to_ms).unwrap_or(0),
-        )),
-    ];
-    let rows = spi.read(&EVENTS_BY_TYPE, &ids);
-    let events: serde_json::Map<String, serde_json::Value> = (0..rows.len())
-        .filter_map(|row| Some((rows.get::<String>(row, 1)?, rows.get::<i64>(row, 2)?.into())))
-        .collect();
-    let rows = spi.read(&ANALYTICS, &range);
-    let whole = |column| rows.get::<i64>(0, column).unwrap_or(0);
-    serde_json::json!({
-        "object": "analytics",
-        "from": iso_millis(from_ms),
-        "to": iso_millis(to_ms),
-        "events": events,
-        "deliveries": whole(1),
-        "failures": whole(2),
-        "active_webhooks": whole(3),
-        "latency_ms": { "p50": whole(4), "p95": whole(5), "p99": whole(6) },
-    })
-    .to_string()
+/// What `analytics.update` tells of an owner, or of everybody.
+#[derive(Default)]
+struct Figures {
+    events: serde_json::Map<String, serde_json::Value>,
+    deliveries: i64,
+    failures: i64,
+    active_webhooks: i64,
+    p50: i64,
+    p95: i64,
+    p99: i64,
+}
+
+impl Figures {
+    fn data(self, from_ms: i64, to_ms: i64) -> String {
+        serde_json::json!({
+            "object": "analytics",
+            "from": iso_millis(from_ms),
+            "to": iso_millis(to_ms),
+            "events": self.events,
+            "deliveries": self.deliveries,
+            "failures": self.failures,
+            "active_webhooks": self.active_webhooks,
+            "latency_ms": { "p50": self.p50, "p95": self.p95, "p99": self.p99 },
+        })
+        .to_string()
+    }
+}
+
+/// The figures of each owner that has any, in three passes over the tables however many owners there are; `None`: of
+/// everybody.
+fn figures(spi: &Connection, from_ms: i64, to_ms: i64) -> HashMap<Option<String>, Figures> {
+    let mut all: HashMap<Option<String>, Figures> = HashMap::new();
+    // Rows that have no owner are in the sum only.
+    let whose = |rows: &Rows, row| {
+        let owner: Option<String> = rows.get(row, 1);
+        let everybody = rows.get(row, 2) == Some(true);
+        (everybody || owner.is_some()).then_some(owner)
+    };
+    let id = |ms| sql::uuid(webhooks_core::id::floor_of(u64::try_from(ms).unwrap_or(0)));
+    let rows = spi.read(&EVENTS_BY_TYPE, &[id(from_ms), id(to_ms)]);
+    for row in 0..rows.len() {
+        if let (Some(whose), Some(kind), Some(count)) = (
+            whose(&rows, row),
+            rows.get::<String>(row, 3),
+            rows.get::<i64>(row, 4),
+        ) {
+            let events = &mut all.entry(whose).or_default().events;
+            events.insert(kind, count.into());
+        }
+    }
+    let rows = spi.read(
+        &DELIVERIES_BY_OWNER,
+        &[sql::time(from_ms), sql::time(to_ms)],
+    );
+    for row in 0..rows.len() {
+        if let Some(whose) = whose(&rows, row) {
+            let whole = |column| rows.get::<i64>(row, column).unwrap_or(0);
+            let it = all.entry(whose).or_default();
+            (it.deliveries, it.failures) = (whole(3), whole(4));
+            (it.p50, it.p95, it.p99) = (whole(5), whole(6), whole(7));
+        }
+    }
+    let rows = spi.read(&ACTIVE_BY_OWNER, &[]);
+    for row in 0..rows.len() {
+        if let Some(whose) = whose(&rows, row) {
+            all.entry(whose).or_default().active_webhooks = rows.get(row, 3).unwrap_or(0);
+        }
+    }
+    all
 }
