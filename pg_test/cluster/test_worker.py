@@ -121,3 +121,13 @@ def test_events_that_were_emitted_while_the_server_was_going_down_are_sent_after
     db.reconnect()
     db.wait_for_states(webhook, delivered=100, timeout=30)
     assert len({it.json["id"] for it in receiver.to()}) == 100
+
+
+def test_a_worker_that_is_cancelled_between_statements_goes_on(db, receiver):
+    db.create_webhook(receiver.url())
+    pid = db.wait_for_worker()
+    for number in range(5):
+        assert db.one("SELECT pg_cancel_backend(%s)", pid)
+        db.emit()
+        receiver.wait(number + 1)
+    assert db.one("SELECT pid FROM webhooks.status") == pid

@@ -32,6 +32,8 @@ const PINNED: &[(&CStr, &CStr)] = &[
     // Short: meanwhile nothing else is done.
     (c"lock_timeout", c"100ms"),
     (c"idle_in_transaction_session_timeout", c"0"),
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    (c"transaction_timeout", c"0"),
     // What a crash takes is done again: see settle::flush_wal for the bound.
     (c"synchronous_commit", c"off"),
     (c"TimeZone", c"UTC"),
