@@ -79,10 +79,22 @@ pub(crate) struct Attempted {
     pub(crate) truncated: bool,
 }
 
-/// Signs and sends the request, and reads its answer.
-pub(crate) fn attempt(client: &Client, job: &Job, limits: &Limits, begun: Instant) -> Attempted {
-    let now = unix_ms(SystemTime::now());
-    let request = request::build(&job.event, &job.target, job.delivery, job.attempt, now);
+/// Signs and sends the request, and reads its answer. It is signed with the time that is logged as its start, so that the
+/// log can show it again as it was sent.
+pub(crate) fn attempt(
+    client: &Client,
+    job: &Job,
+    limits: &Limits,
+    started_ms: i64,
+    begun: Instant,
+) -> Attempted {
+    let request = request::build(
+        &job.event,
+        &job.target,
+        job.delivery,
+        job.attempt,
+        started_ms,
+    );
     let left = job.timeout.saturating_sub(begun.elapsed());
     Attempted {
         truncated: request.truncated,

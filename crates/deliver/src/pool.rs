@@ -284,10 +284,10 @@ impl Shared {
         let Some(client) = lock(&self.setup).client(which) else {
             return self.give_up(job, Failure::ShutDown);
         };
-        let started = SystemTime::now();
+        let started_unix_ms = unix_ms(SystemTime::now());
         let begun = Instant::now();
-        let attempted =
-            guarded(|| attempt(&client, job, &self.limits, begun)).unwrap_or_else(|| {
+        let attempted = guarded(|| attempt(&client, job, &self.limits, started_unix_ms, begun))
+            .unwrap_or_else(|| {
                 self.replace(which, &client);
                 Attempted {
                     result: Err(Failure::Internal),
@@ -296,7 +296,7 @@ impl Shared {
             });
         self.finish(Outcome {
             token: job.token,
-            started_unix_ms: unix_ms(started),
+            started_unix_ms,
             ended_unix_ms: unix_ms(SystemTime::now()),
             duration: begun.elapsed(),
             result: attempted.result,
