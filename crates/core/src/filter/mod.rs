@@ -99,7 +99,7 @@ impl Filter {
     /// stands first, and then with its dots descending. The first value that is found is judged: a
     /// scalar of the filter matches an equal value or a member of an array, an array of the filter
     /// matches if one of its members does. Numbers are compared by value, strings exactly; null
-    /// matches null, not absence.
+    /// matches null, not absence. A number for `id` matches the string too that a row's id is sent as.
     #[must_use]
     pub fn matches(&self, row: &Value) -> bool {
         self.0
@@ -132,6 +132,10 @@ impl Condition {
                 }
                 Value::Number(wanted) => {
                     condition.numbers.insert(value_of(wanted.as_str()));
+                    // A row's id is sent as a string, of whatever type its column is.
+                    if key == "id" {
+                        condition.strings.insert(wanted.as_str().to_owned());
+                    }
                 }
                 Value::String(wanted) => {
                     condition.strings.insert(wanted.clone());
@@ -225,6 +229,18 @@ mod tests {
         assert!(matches(json!({"source": ["api", "import"]}), ROW));
         assert!(matches(json!({"list": "q"}), ROW));
         assert!(!matches(json!({"source": []}), ROW) && !matches(json!({"none": []}), ROW));
+    }
+
+    #[test]
+    fn a_number_finds_the_id_that_is_sent_as_a_string() {
+        assert!(
+            matches(json!({"id": 7}), r#"{"id":"7"}"#)
+                && matches(json!({"id": [1, 7]}), r#"{"id":7}"#)
+        );
+        assert!(
+            !matches(json!({"id": 7}), r#"{"id":"70"}"#)
+                && !matches(json!({"key": 7}), r#"{"key":"7"}"#)
+        );
     }
 
     #[test]
