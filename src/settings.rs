@@ -193,7 +193,7 @@ pub(crate) fn register() {
     integer(
         c"webhooks.max_in_flight",
         c"Requests of one database at once.",
-        c"Each uses a thread of the worker while it lasts.",
+        c"Each takes a socket and some 30 kB of the worker while it lasts.",
         &MAX_IN_FLIGHT,
         (1, 10_000),
         NO_FLAGS,
@@ -261,7 +261,7 @@ pub(crate) fn register() {
         c"Largest body.",
         c"A larger one goes without content, then without changes, then as object and id alone.",
         &MAX_PAYLOAD,
-        (1_024, 1 << 28),
+        (256, 1 << 28),
         byte,
     );
     integer(
@@ -274,7 +274,7 @@ pub(crate) fn register() {
     );
     integer(
         c"webhooks.max_pending_per_owner",
-        c"Pending deliveries beyond which replay and emit of an owner are errors.",
+        c"Pending deliveries beyond which emit, replay, retry_delivery and send_test of an owner are errors.",
         c"Triggers never fail. 0: no limit.",
         &MAX_PENDING_PER_OWNER,
         (0, i32::MAX),

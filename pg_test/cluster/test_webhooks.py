@@ -269,6 +269,15 @@ def test_get_edit_put_back_works(db):
     assert {**after, "updated_at": None} == {**shown, "active": False, "updated_at": None}
 
 
+def test_a_url_that_is_put_back_as_it_was_is_not_judged_by_settings_that_are_stricter_now(db, cluster):
+    webhook = db.create_webhook(URL.replace("https:", "http:"))
+    with cluster.configured({"webhooks.require_https": "on"}):
+        shown = db.get_webhook(webhook, session=(session := db.connect()))
+        assert not db.update_webhook(webhook, session=session, **{**shown, "active": False})["active"]
+        change = json.dumps({"url": shown["url"] + "/other"})
+        db.fails("SELECT webhooks.update_webhook(%s, %s)", webhook["id"], change, state="22", says="https", session=session)
+
+
 def test_update_webhook_ignores_the_objects_read_only_keys(db):
     webhook = db.create_webhook(URL)
     read_only = {

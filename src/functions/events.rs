@@ -263,7 +263,7 @@ fn must_be_known(event_type: &str) -> Result<(), Error> {
     } else {
         Err(Error::invalid(
             format!("unknown event type \"{}\"", quote(event_type)),
-            "Register it with webhooks.register_event_type(); webhooks.event_type lists what is known.",
+            "Register it with webhooks.register_event_type(), which needs the right admin.",
         ))
     }
 }

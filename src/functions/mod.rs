@@ -1,4 +1,4 @@
-//! The SQL functions. Their declarations, defaults and comments stand in `sql/functions.sql`; what they
+//! The SQL functions. Their declarations, defaults and comments stand in `sql/*.sql`; what they
 //! decide without the database stands in `webhooks_core`.
 
 mod access;

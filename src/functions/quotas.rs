@@ -62,7 +62,9 @@ pub(super) fn count_creation(spi: &Connection, caller: &Caller) -> Result<(), Er
     if most > 0 && i64::from(made) > i64::from(most) {
         let wait = Duration::from_secs(u64::try_from(wait).unwrap_or(0).max(1)).as_secs();
         return Err(Error::Limit {
-            message: format!("too many webhooks created: at most {most} in an hour"),
+            message: format!(
+                "too many webhooks created: at most {most} in an hour, try again in {wait} seconds"
+            ),
             hint: Some(format!("Try again in {wait} seconds.")),
             retry_after_s: Some(wait),
         });
