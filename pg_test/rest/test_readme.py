@@ -58,3 +58,18 @@ def test_typescript(gateway, api, tmp_path):
 def test_python(gateway, api):
     said = run([sys.executable, "-"], gateway, api, input=snippet("python"))
     assert "webhook_" in said
+
+
+def test_the_roles_and_the_key_of_setting_it_up(gateway):
+    """In a session of its own, and undone: roles are for the whole cluster."""
+    with gateway.db.connect() as session:
+        session.autocommit = False
+        taken = [name for (name,) in session.execute("SELECT rolname FROM pg_roles WHERE rolname IN ('web', 'anon', 'authenticator')")]
+        for name in taken:
+            session.execute(f"ALTER ROLE {name} RENAME TO {name}_before")
+        said = session.execute(snippet("sql"))
+        while said.nextset():
+            pass
+        (key,) = said.fetchone()
+        assert key["key"].startswith("ey")
+        session.rollback()
