@@ -16,6 +16,7 @@ die() {
     exit 1
 }
 
+current_version() { sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1; }
 am_root() { [ "$(id -u)" -eq 0 ]; }
 
 # A server refuses to run as root, so root runs it as `postgres`, which must then be able to read all that it uses.
