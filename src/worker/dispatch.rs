@@ -5,7 +5,7 @@
 
 use super::definitions::{self, Changes, Definitions};
 use super::unreadable::{Suspect, suspects};
-use super::{DISPATCH, POLL_MS, SWEEP_MS, UPKEEP, Worker};
+use super::{DISPATCH, POLL_MS, SWEEP_MS, SWEEP_SHARE, UPKEEP, Worker};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -123,8 +123,9 @@ impl Worker {
         if poll {
             self.polled_ms = now;
         }
-        if now >= self.swept_ms + SWEEP_MS && !self.position.has_more() {
-            self.swept_ms = now;
+        if now >= self.sweep_ms && !self.position.has_more() {
+            self.sweep_took_ms = Some(0);
+            self.sweep_ms = now + SWEEP_MS;
             self.position.sweep();
             self.durable_below = None;
             self.scheduler.reread_due();
@@ -143,6 +144,7 @@ impl Worker {
                 return;
             }
             let mut advanced = None;
+            let began = clock::mono_ms();
             let read = transaction(c"dispatch", Isolation::RepeatableRead, || {
                 sql::connect(|spi| self.read(spi, limit, !begun, &mut advanced))
             });
@@ -167,6 +169,15 @@ impl Worker {
                 }
             }
             begun = true;
+            let ended = clock::mono_ms();
+            if let Some(took) = &mut self.sweep_took_ms {
+                // While somebody's old snapshot keeps them, it visits all rows that there were.
+                *took += ended.saturating_sub(began);
+                self.sweep_ms = ended + SWEEP_MS.max(SWEEP_SHARE * *took);
+                if !self.position.has_more() {
+                    self.sweep_took_ms = None;
+                }
+            }
             // Requests go out, and outcomes come in, between two reads.
             self.claim();
             if self.position.has_more() {

@@ -32,6 +32,8 @@ use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler};
 const POLL_MS: u64 = 5_000;
 /// How often rows are looked for that the position cannot find.
 const SWEEP_MS: u64 = 60_000;
+/// Looking for them takes at most the so-manyth part of the time.
+const SWEEP_SHARE: u64 = 100;
 /// Time between two settlements while outcomes keep coming.
 const SETTLE_MS: u64 = 5;
 /// So many units are settled at once, whenever they come.
@@ -70,7 +72,10 @@ pub(crate) struct Worker {
     /// The count of changes of databases by then.
     altered: u64,
     polled_ms: u64,
-    swept_ms: u64,
+    /// When rows are looked for next that the position cannot find.
+    sweep_ms: u64,
+    /// How long that has taken so far, while it goes on.
+    sweep_took_ms: Option<u64>,
     /// Stages that failed for want of something, and are tried again soon.
     pauses: Pauses,
 }

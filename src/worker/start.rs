@@ -5,7 +5,7 @@ use super::definitions::Definitions;
 use super::settle::Settling;
 use super::unreadable::SetAside;
 use super::upkeep::Upkeep;
-use super::{Worker, exit, limits, network};
+use super::{SWEEP_MS, Worker, exit, limits, network};
 use crate::error::Error;
 use crate::seam::clock;
 use crate::seam::sql::{self, Statement};
@@ -175,7 +175,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         placed_ms: clock::mono_ms(),
         altered,
         polled_ms: 0,
-        swept_ms: clock::mono_ms(),
+        sweep_ms: clock::mono_ms() + SWEEP_MS,
+        sweep_took_ms: None,
         pauses: Pauses::default(),
     };
     if let Err(error) = worker.load_definitions() {
