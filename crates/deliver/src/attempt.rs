@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ureq::http;
+use ureq::{SendBody, http};
 use uuid::Uuid;
 use webhooks_core::endpoint::Endpoint;
 use webhooks_core::excerpt;
@@ -88,7 +88,7 @@ pub(crate) fn attempt(
     started_ms: i64,
     begun: Instant,
 ) -> Attempted {
-    let request = request::build(
+    let mut request = request::build(
         &job.event,
         &job.target,
         job.delivery,
@@ -98,14 +98,14 @@ pub(crate) fn attempt(
     let left = job.timeout.saturating_sub(begun.elapsed());
     Attempted {
         truncated: request.truncated,
-        result: post(client, &job.endpoint, &request, left, limits),
+        result: post(client, &job.endpoint, &mut request, left, limits),
     }
 }
 
 fn post(
     client: &Client,
     endpoint: &Endpoint,
-    request: &request::Request,
+    request: &mut request::Request,
     timeout: Duration,
     limits: &Limits,
 ) -> Result<Answer, Failure> {
@@ -113,8 +113,10 @@ fn post(
     for (name, value) in &request.headers {
         builder = builder.header(name.as_str(), value.as_str());
     }
+    let body = std::mem::take(&mut request.body).into_bytes();
     let request = builder
-        .body(request.body.as_bytes())
+        .header(http::header::CONTENT_LENGTH, body.len())
+        .body(SendBody::from_owned_reader(Sent { body, at: 0 }))
         .map_err(|_| Failure::BadRequest("invalid url or header"))?;
     let request = client
         .agent
@@ -133,6 +135,24 @@ fn post(
         retry_after,
         excerpt: beginning(body.into_reader(), limits),
     })
+}
+
+/// A body that takes no memory any more when it has been sent: to wait for the answer is most of a request's time.
+struct Sent {
+    body: Vec<u8>,
+    /// How much has been.
+    at: usize,
+}
+
+impl Read for Sent {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let count = (&self.body[self.at..]).read(into)?;
+        self.at += count;
+        if self.at == self.body.len() {
+            (self.body, self.at) = (Vec::new(), 0);
+        }
+        Ok(count)
+    }
 }
 
 /// Reads the body to its end, so that the connection can be kept, but not beyond the bound, the limit of time, or an error:
