@@ -37,6 +37,13 @@ pub(super) unsafe fn refusal(index: *mut pg_sys::IndexStmt) -> Option<Error> {
         let name = table::NAMES
             .iter()
             .find(|name| owner::relation(name).is_ok_and(|oid| oid == on))?;
+        // Others may have a schema of this name.
+        let extension = pg_sys::getExtensionOfObject(pg_sys::RelationRelationId, on);
+        if extension == pg_sys::InvalidOid
+            || extension != pg_sys::get_extension_oid(c"webhooks".as_ptr(), true)
+        {
+            return None;
+        }
         Some(Error::WrongObject {
             message: format!(
                 "webhooks.{} takes no index on expressions or with WHERE",

@@ -30,20 +30,16 @@ pub(crate) struct Table {
     context: pg_sys::MemoryContext,
 }
 
-/// Whether no index is on expressions, partial, for exclusion or deferrable.
+/// Whether no index is on expressions or partial.
 ///
 /// # Safety
 /// What CatalogOpenIndexes has returned, and is still open.
 unsafe fn are_plain(indexes: pg_sys::CatalogIndexState) -> bool {
-    // SAFETY: see above; both arrays have as many places as it says.
+    // SAFETY: see above; the array has as many places as it says.
     unsafe {
         (0..(*indexes).ri_NumIndices as usize).all(|place| {
             let info = *(*indexes).ri_IndexRelationInfo.add(place);
-            let relation = *(*indexes).ri_IndexRelationDescs.add(place);
-            (*info).ii_Expressions.is_null()
-                && (*info).ii_Predicate.is_null()
-                && (*info).ii_ExclusionOps.is_null()
-                && (*(*relation).rd_index).indimmediate
+            (*info).ii_Expressions.is_null() && (*info).ii_Predicate.is_null()
         })
     }
 }
@@ -68,7 +64,13 @@ impl Table {
             if !are_plain(indexes) {
                 pg_sys::CatalogCloseIndexes(indexes);
                 pg_sys::table_close(relation, pg_sys::NoLock as i32);
-                return Err(Error::Mismatch);
+                return Err(Error::State {
+                    message: format!(
+                        "webhooks.{} has an index on expressions or with WHERE",
+                        name.to_string_lossy()
+                    ),
+                    hint: Some("Drop it: the table takes none.".to_owned()),
+                });
             }
             Ok(Self {
                 relation,
