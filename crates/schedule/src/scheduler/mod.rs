@@ -37,6 +37,8 @@ const READY_MAX: usize = 20_000;
 const READY_BYTES_MAX: usize = 8 << 20;
 /// Bytes of event data beyond which deliveries that wait for their next attempt are kept without.
 const WAITING_BYTES_MAX: usize = 8 << 20;
+/// Event data that are smaller are always kept: to read them again takes longer than they are worth.
+const BARE_FROM: usize = 4 << 10;
 /// An endpoint with fewer ready deliveries than this asks for more, when it has more.
 const LOW: usize = 16;
 /// Requests that are begun before the first of them has had [`YOUNG_MS`] to end: more at once only make each dearer, where
@@ -44,6 +46,8 @@ const LOW: usize = 16;
 const YOUNG_MOST: usize = 96;
 /// What has been under way for so long does not count as just begun.
 const YOUNG_MS: u64 = 4;
+/// Between two pages of retries, when nothing else wakes the worker.
+const DUE_PAUSE_MS: u64 = 20;
 /// How far ahead retries are read into memory.
 const DUE_WINDOW_MS: i64 = 60_000;
 
@@ -296,7 +300,8 @@ impl Scheduler {
     fn wait_until(&mut self, due_ms: i64, key: usize) {
         let delivery = &mut self.deliveries[key];
         let bytes = delivery.event.data.len();
-        if self.waiting_bytes + bytes > WAITING_BYTES_MAX && delivery.event.event_type != TEST {
+        let much = bytes >= BARE_FROM && self.waiting_bytes + bytes > WAITING_BYTES_MAX;
+        if much && delivery.event.event_type != TEST {
             delivery.bare = true;
             delivery.event = Arc::new(Event {
                 id: delivery.event.id,

@@ -149,8 +149,12 @@ impl Scheduler {
     #[must_use]
     pub fn rows_in(&self, now: Now) -> Option<u64> {
         let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
-        if (!self.hungry.is_empty() && !full) || self.wants_due(now).is_some() {
+        if !self.hungry.is_empty() && !full {
             return Some(0);
+        }
+        if self.wants_due(now).is_some() {
+            // Many pages of retries leave time for others.
+            return Some(if self.due_full { DUE_PAUSE_MS } else { 0 });
         }
         self.due_position
             .filter(|_| !self.due_full)
