@@ -14,10 +14,13 @@ use webhooks_schedule::Definition;
 
 static VERSIONS: Statement =
     Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
-/// Webhooks for which rows wait in the queue.
+/// Webhooks, of these or of all, for which rows wait in the queue.
 static WAITING: Statement = Statement::new(
-    c"SELECT w.id FROM webhooks.webhook w WHERE EXISTS (SELECT FROM webhooks.queue q WHERE q.webhook_id = w.id)",
-    &[],
+    // LIMIT: the queue is asked about each, and never read as a whole.
+    c"SELECT w.id FROM webhooks.webhook w
+       CROSS JOIN LATERAL (SELECT FROM webhooks.queue q WHERE q.webhook_id = w.id LIMIT 1) q
+       WHERE $1 IS NULL OR w.id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID],
 );
 static ORPHANS: Statement = Statement::new(
     c"SELECT DISTINCT q.webhook_id FROM webhooks.queue q
@@ -90,9 +93,9 @@ pub(super) fn old_before() -> i64 {
     clock::unix_ms() - NEW_MS
 }
 
-/// Webhooks that have rows in the queue.
-fn waiting(spi: &Connection) -> HashSet<Uuid> {
-    let rows = spi.read(&WAITING, &[]);
+/// Webhooks, of these or of all, that have rows in the queue.
+fn waiting(spi: &Connection, of: Option<Vec<Uuid>>) -> HashSet<Uuid> {
+    let rows = spi.read(&WAITING, &[of.and_then(sql::uuids)]);
     (0..rows.len())
         .filter_map(|row| rows.uuid(row, 1))
         .collect()
@@ -146,7 +149,7 @@ impl Worker {
     /// Has everything read that webhooks may have waiting which came with a dump: its rows come in any order.
     pub(super) fn reread_restored(&mut self) {
         let waiting = transaction(c"restored", Isolation::ReadCommitted, || {
-            sql::connect(waiting)
+            sql::connect(|spi| waiting(spi, None))
         });
         match waiting {
             Ok(waiting) => {
@@ -196,17 +199,20 @@ impl Worker {
             .filter(|(id, version)| self.definitions.versions.get(id) != Some(version))
             .map(|(&id, _)| id)
             .collect();
+        let mut restored = Vec::new();
         for part in changed.chunks(1_000) {
             for it in definition::load(spi, part, Secrets::Shown, &self.settings) {
                 let version = there.get(&it.id).copied().unwrap_or_default();
                 let created_ms = it.lifetime.created.as_ref().map(|it| it.at_ms);
-                changes.restored |=
-                    !self.scheduler.knows(it.id) && created_ms.is_some_and(|at| at < old_before);
+                if !self.scheduler.knows(it.id) && created_ms.is_some_and(|at| at < old_before) {
+                    restored.push(it.id);
+                }
                 changes.loaded.push((it, version));
             }
         }
+        changes.restored = !restored.is_empty();
         if changes.restored {
-            changes.waiting = waiting(spi);
+            changes.waiting = waiting(spi, Some(restored));
         }
         Some(changes)
     }
