@@ -128,6 +128,9 @@ impl Worker {
             self.sweep_ms = now + SWEEP_MS;
             self.position.sweep();
             self.durable_below = None;
+        }
+        if now >= self.reread_ms + SWEEP_MS && !self.position.has_more() {
+            self.reread_ms = now;
             self.scheduler.reread_due();
             if now < self.definitions.restoring_until_ms {
                 self.reread_restored();

@@ -76,6 +76,8 @@ pub(crate) struct Worker {
     sweep_ms: u64,
     /// How long that has taken so far, while it goes on.
     sweep_took_ms: Option<u64>,
+    /// When what a restore or a superuser may have changed was last read again.
+    reread_ms: u64,
     /// Stages that failed for want of something, and are tried again soon.
     pauses: Pauses,
 }

@@ -177,6 +177,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         polled_ms: 0,
         sweep_ms: clock::mono_ms() + SWEEP_MS,
         sweep_took_ms: None,
+        reread_ms: clock::mono_ms(),
         pauses: Pauses::default(),
     };
     if let Err(error) = worker.load_definitions() {
