@@ -261,7 +261,7 @@ pub(crate) fn register() {
         c"Largest body.",
         c"A larger one goes without content, then without changes, then as object and id alone.",
         &MAX_PAYLOAD,
-        (256, 1 << 28),
+        (320, 1 << 28),
         byte,
     );
     integer(
