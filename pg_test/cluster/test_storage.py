@@ -85,6 +85,12 @@ def test_an_index_that_needs_expressions_is_refused_on_tables_that_are_written_w
     db.wait_for_states(webhook, delivered=1)
 
 
+def test_a_table_of_the_same_name_in_a_database_without_the_extension_takes_any_index(empty_db):
+    empty_db.execute("CREATE SCHEMA webhooks")
+    empty_db.execute("CREATE TABLE webhooks.event (data text)")
+    empty_db.execute("CREATE INDEX ON webhooks.event (lower(data)) WHERE data <> ''")
+
+
 @pytest.mark.settings({"webhooks.deliveries_per_minute": "0", "webhooks.concurrent_deliveries": "200"})
 def test_what_a_lock_has_held_up_is_written_in_order(db, receiver):
     """Else what ended a delivery could be written before what began it, and it would be sent again."""
@@ -100,7 +106,8 @@ def test_what_a_lock_has_held_up_is_written_in_order(db, receiver):
         locker.execute("BEGIN")
         locker.execute("LOCK TABLE webhooks.queue IN EXCLUSIVE MODE")
         db.emit_many(each)
-        receiver.wait(before + 500, "/hook", timeout=30)
+        receiver.wait(before + 150, "/hook", timeout=30)
+        db.wait_until("SELECT in_flight FROM webhooks.status", 0, timeout=30)
         # More than goes into one transaction waits to be written by now: what began deliveries in the first, what ended
         # some of them in the second. The first has just given up, and the second need not.
         since = db.wait_until(waiting, lambda since: since is not None, params=[pid])
