@@ -21,6 +21,12 @@ FAILURES_OF_FLAKY = 2
 TIMESTAMP_TOLERANCE_SECONDS = 300
 
 
+def say(line):
+    """A whole line at once: requests come on several threads, and print() writes the end of a line by itself."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def plain_signature_ok(secret, headers, body):
     """X-Lanonasis-Signature: HMAC-SHA256 over the body, in hex; the key is the secret as it is written."""
     expected = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
@@ -54,17 +60,16 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             plain_signature_ok(self.secret, self.headers, body)
             and standard_signature_ok(self.secret, self.headers, body)
         ):
-            print(f"SIGNATURE WRONG  {self.path}", flush=True)
+            say(f"SIGNATURE WRONG  {self.path}")
             return self.answer(401)
 
         event = json.loads(body)
         status = self.status_for(self.headers["X-Lanonasis-Delivery"])
         # `created` is set by the statement, just before its commit.
         milliseconds = (arrived - datetime.fromisoformat(event["created"].replace("Z", "+00:00"))).total_seconds() * 1000
-        print(
+        say(
             f"signature ok  {event['type']:<15} …{event['id'][-8:]}  to {self.path:<6}"
-            f"  attempt {event['attempt']}  {milliseconds:6.0f} ms since commit  answered {status}",
-            flush=True,
+            f"  attempt {event['attempt']}  {milliseconds:6.0f} ms since commit  answered {status}"
         )
         self.answer(status)
 
