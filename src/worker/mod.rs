@@ -4,6 +4,7 @@
 mod definitions;
 mod dispatch;
 mod keys;
+mod reports;
 mod rows;
 mod settle;
 mod start;
@@ -18,6 +19,7 @@ use crate::shmem::{self, Slot, State};
 use definitions::Definitions;
 use pgrx::pg_sys;
 use pgrx::prelude::PgSqlErrorCode;
+use reports::Reports;
 use settle::Settling;
 use start::Place;
 use std::path::PathBuf;
@@ -66,6 +68,7 @@ pub(crate) struct Worker {
     settling: Settling,
     set_aside: SetAside,
     upkeep: Upkeep,
+    reports: Reports,
     /// What was known of the database when the worker connected, and when that was last looked at.
     place: Place,
     placed_ms: u64,

@@ -196,7 +196,7 @@ impl Worker {
                     self.scheduler.written(unit);
                 }
                 for unit in &units {
-                    self.upkeep.count(unit);
+                    self.reports.count(unit);
                 }
             }
             Err(error) if is_transient(error.code) || super::start::extension_is_gone() => {

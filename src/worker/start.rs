@@ -2,6 +2,7 @@
 //! fills its memory.
 
 use super::definitions::Definitions;
+use super::reports::Reports;
 use super::settle::Settling;
 use super::unreadable::SetAside;
 use super::upkeep::Upkeep;
@@ -171,6 +172,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         settling: Settling::default(),
         set_aside: SetAside::default(),
         upkeep: Upkeep::default(),
+        reports: Reports::default(),
         place,
         placed_ms: clock::mono_ms(),
         altered,
