@@ -1,6 +1,6 @@
 //! One request, from the signature to the answer. Runs on a delivery thread.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -88,7 +88,7 @@ pub(crate) fn attempt(
     started_ms: i64,
     begun: Instant,
 ) -> Attempted {
-    let mut request = request::build(
+    let request = request::build(
         &job.event,
         &job.target,
         job.delivery,
@@ -98,14 +98,14 @@ pub(crate) fn attempt(
     let left = job.timeout.saturating_sub(begun.elapsed());
     Attempted {
         truncated: request.truncated,
-        result: post(client, &job.endpoint, &mut request, left, limits),
+        result: post(client, &job.endpoint, request, left, limits),
     }
 }
 
 fn post(
     client: &Client,
     endpoint: &Endpoint,
-    request: &mut request::Request,
+    request: request::Request,
     timeout: Duration,
     limits: &Limits,
 ) -> Result<Answer, Failure> {
@@ -113,10 +113,10 @@ fn post(
     for (name, value) in &request.headers {
         builder = builder.header(name.as_str(), value.as_str());
     }
-    let body = std::mem::take(&mut request.body).into_bytes();
+    let body = request.body.into_bytes();
     let request = builder
         .header(http::header::CONTENT_LENGTH, body.len())
-        .body(SendBody::from_owned_reader(Sent { body, at: 0 }))
+        .body(SendBody::from_owned_reader(Sent(Cursor::new(body))))
         .map_err(|_| Failure::BadRequest("invalid url or header"))?;
     let request = client
         .agent
@@ -138,18 +138,13 @@ fn post(
 }
 
 /// A body that takes no memory any more when it has been sent: to wait for the answer is most of a request's time.
-struct Sent {
-    body: Vec<u8>,
-    /// How much has been.
-    at: usize,
-}
+struct Sent(Cursor<Vec<u8>>);
 
 impl Read for Sent {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let count = (&self.body[self.at..]).read(into)?;
-        self.at += count;
-        if self.at == self.body.len() {
-            (self.body, self.at) = (Vec::new(), 0);
+        let count = self.0.read(into)?;
+        if self.0.position() == self.0.get_ref().len() as u64 {
+            self.0 = Cursor::default();
         }
         Ok(count)
     }
