@@ -345,7 +345,7 @@ impl Scheduler {
             ended_ms,
         );
         delivery.group = None;
-        delivery.place = Place::Waiting { bytes: 0 };
+        delivery.place = Place::UNCOUNTED;
         let id = delivery.id;
         self.by_id.insert(id, key);
         match group {

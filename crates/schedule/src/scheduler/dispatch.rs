@@ -154,7 +154,7 @@ impl Scheduler {
         self.group_ages.push_back((now.mono_ms, group, self.serial));
         self.fresh += webhooks.len();
         self.fresh_bytes += event.data.len();
-        let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
+        let full = self.is_full();
         for &index in webhooks {
             let state = &mut self.endpoints[index];
             // A test goes to an inactive webhook too, whose backlog nobody reads.
@@ -186,7 +186,6 @@ impl Scheduler {
             group: Some(group),
             place: Place::Ready,
             cancelled: false,
-            bare: false,
         });
         state.members += 1;
         it.members.push(key);
@@ -205,8 +204,8 @@ impl Scheduler {
     /// The endpoint must be active.
     pub(super) fn admit_parked(&mut self, index: usize) {
         loop {
+            let full = self.is_full();
             let state = &mut self.endpoints[index];
-            let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
             if state.ready.len() >= state.prefetch() || full {
                 return;
             }

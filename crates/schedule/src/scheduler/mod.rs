@@ -130,14 +130,24 @@ pub struct Tick {
 #[derive(Debug)]
 enum Place {
     Ready,
-    /// For its next attempt; `bytes` of [`Scheduler::waiting_bytes`] are its own.
+    /// For its next attempt; `bytes` of [`Scheduler::waiting_bytes`] are its own. `bare`: its event's data are not in memory,
+    /// and it must be read again before it can be sent.
     Waiting {
         bytes: usize,
+        bare: bool,
     },
     InFlight {
         slow: bool,
         young: bool,
     },
+}
+
+impl Place {
+    /// Waiting, before [`Scheduler::wait_until`] has counted it.
+    const UNCOUNTED: Self = Self::Waiting {
+        bytes: 0,
+        bare: false,
+    };
 }
 
 #[derive(Debug)]
@@ -153,8 +163,6 @@ struct Delivery {
     group: Option<usize>,
     place: Place,
     cancelled: bool,
-    /// Its event's data are not in memory: it must be read again before it can be sent.
-    bare: bool,
 }
 
 #[derive(Debug)]
@@ -251,6 +259,11 @@ impl Scheduler {
         self.in_flight == 0 && self.ready == 0 && self.done.is_empty() && self.fresh == 0
     }
 
+    /// Whether no more deliveries are to be made ready.
+    fn is_full(&self) -> bool {
+        self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX
+    }
+
     fn list(&mut self, index: usize) {
         let Some(state) = self.endpoints.get_mut(index) else {
             return;
@@ -301,25 +314,25 @@ impl Scheduler {
         let delivery = &mut self.deliveries[key];
         let bytes = delivery.event.data.len();
         let much = bytes >= BARE_FROM && self.waiting_bytes + bytes > WAITING_BYTES_MAX;
-        if much && delivery.event.event_type != TEST {
-            delivery.bare = true;
+        let bare = much && delivery.event.event_type != TEST;
+        if bare {
             delivery.event = Arc::new(Event {
                 id: delivery.event.id,
                 created_ms: delivery.event.created_ms,
                 event_type: delivery.event.event_type.clone(),
                 data: String::new(),
             });
-        } else {
-            self.waiting_bytes += bytes;
-            delivery.place = Place::Waiting { bytes };
         }
+        let bytes = delivery.event.data.len();
+        self.waiting_bytes += bytes;
+        delivery.place = Place::Waiting { bytes, bare };
         let id = delivery.id;
         self.retries.push(Reverse((due_ms, key, id)));
     }
 
     /// Bookkeeping for a delivery that ceases to wait.
     fn waits_no_more(&mut self, key: usize) {
-        if let Place::Waiting { bytes } = self.deliveries[key].place {
+        if let Place::Waiting { bytes, .. } = self.deliveries[key].place {
             self.waiting_bytes -= bytes;
         }
     }

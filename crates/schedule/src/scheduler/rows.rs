@@ -80,7 +80,7 @@ impl Scheduler {
     #[must_use]
     pub fn wants_rows(&mut self, most: usize) -> Vec<(Uuid, i64)> {
         let mut wanting = Vec::new();
-        while wanting.len() < most && self.ready < READY_MAX && self.ready_bytes < READY_BYTES_MAX {
+        while wanting.len() < most && !self.is_full() {
             let Some(index) = self.hungry.pop_front() else {
                 break;
             };
@@ -148,8 +148,7 @@ impl Scheduler {
     /// In how many milliseconds rows are to be fetched: what [`Scheduler::wants_rows`] and [`Scheduler::wants_due`] ask for.
     #[must_use]
     pub fn rows_in(&self, now: Now) -> Option<u64> {
-        let full = self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX;
-        if !self.hungry.is_empty() && !full {
+        if !self.hungry.is_empty() && !self.is_full() {
             return Some(0);
         }
         if self.wants_due(now).is_some() {
@@ -219,9 +218,8 @@ impl Scheduler {
             seq: row.seq,
             created_ms: row.created_ms,
             group: None,
-            place: Place::Waiting { bytes: 0 },
+            place: Place::UNCOUNTED,
             cancelled: false,
-            bare: false,
         });
         self.endpoints[index].members += 1;
         self.by_id.insert(row.id, key);

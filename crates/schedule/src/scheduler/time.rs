@@ -137,10 +137,13 @@ impl Scheduler {
         let Some(delivery) = self.deliveries.get(key) else {
             return;
         };
-        if delivery.id != id || !matches!(delivery.place, Place::Waiting { .. }) {
+        let Place::Waiting { bare, .. } = delivery.place else {
+            return;
+        };
+        if delivery.id != id {
             return;
         }
-        let (index, seq, bare) = (delivery.endpoint, delivery.seq, delivery.bare);
+        let (index, seq) = (delivery.endpoint, delivery.seq);
         let state = &self.endpoints[index];
         let full = !state.definition.active || state.ready.len() >= 2 * state.prefetch();
         if state.gone {
