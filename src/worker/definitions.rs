@@ -14,12 +14,11 @@ use webhooks_schedule::Definition;
 
 static VERSIONS: Statement =
     Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
-/// Webhooks, of these or of all, for which rows wait in the queue.
+/// Those of these webhooks for which rows wait in the queue.
 static WAITING: Statement = Statement::new(
     // LIMIT: the queue is asked about each, and never read as a whole.
-    c"SELECT w.id FROM webhooks.webhook w
-       CROSS JOIN LATERAL (SELECT FROM webhooks.queue q WHERE q.webhook_id = w.id LIMIT 1) q
-       WHERE $1 IS NULL OR w.id = ANY ($1)",
+    c"SELECT w.id FROM pg_catalog.unnest($1) AS w(id)
+       CROSS JOIN LATERAL (SELECT FROM webhooks.queue q WHERE q.webhook_id = w.id LIMIT 1) q",
     &[pg_sys::UUIDARRAYOID],
 );
 static ORPHANS: Statement = Statement::new(
@@ -93,9 +92,9 @@ pub(super) fn old_before() -> i64 {
     clock::unix_ms() - NEW_MS
 }
 
-/// Webhooks, of these or of all, that have rows in the queue.
-fn waiting(spi: &Connection, of: Option<Vec<Uuid>>) -> HashSet<Uuid> {
-    let rows = spi.read(&WAITING, &[of.and_then(sql::uuids)]);
+/// Those of these webhooks that have rows in the queue.
+fn waiting(spi: &Connection, webhooks: impl IntoIterator<Item = Uuid>) -> HashSet<Uuid> {
+    let rows = spi.read(&WAITING, &[sql::uuids(webhooks)]);
     (0..rows.len())
         .filter_map(|row| rows.uuid(row, 1))
         .collect()
@@ -149,7 +148,7 @@ impl Worker {
     /// Has everything read that webhooks may have waiting which came with a dump: its rows come in any order.
     pub(super) fn reread_restored(&mut self) {
         let waiting = transaction(c"restored", Isolation::ReadCommitted, || {
-            sql::connect(|spi| waiting(spi, None))
+            sql::connect(|spi| waiting(spi, self.scheduler.webhooks().map(|it| it.id)))
         });
         match waiting {
             Ok(waiting) => {
@@ -212,7 +211,7 @@ impl Worker {
         }
         changes.restored = !restored.is_empty();
         if changes.restored {
-            changes.waiting = waiting(spi, Some(restored));
+            changes.waiting = waiting(spi, restored);
         }
         Some(changes)
     }
@@ -245,8 +244,8 @@ impl Worker {
                 }
             }
             self.definitions.versions.insert(id, version);
-            let waits = !self.scheduler.knows(id) && changes.waiting.contains(&id);
-            self.scheduler.put(definition, waits);
+            self.scheduler
+                .put(definition, changes.waiting.contains(&id));
         }
         for id in changes.gone {
             self.definitions.versions.remove(&id);
