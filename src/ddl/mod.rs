@@ -8,7 +8,7 @@ mod locks;
 use crate::emit::wake;
 use crate::seam::raw;
 use locks::lock;
-use pgrx::pg_sys;
+use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -151,16 +151,9 @@ impl What {
                         pg_sys::ObjectType::OBJECT_SCHEMA => &[c"webhooks", c"webhooks_api"],
                         _ => return Self::Other,
                     };
-                    let objects = (*drop).objects;
-                    let count = if objects.is_null() {
-                        0
-                    } else {
-                        (*objects).length
-                    };
-                    let named = (0..count).any(|index| {
-                        let name = pg_sys::list_nth(objects, index).cast::<pg_sys::String>();
-                        ours.contains(&CStr::from_ptr((*name).sval))
-                    });
+                    let named = PgList::<pg_sys::String>::from_pg((*drop).objects)
+                        .iter_ptr()
+                        .any(|name| ours.contains(&CStr::from_ptr((*name).sval)));
                     if named { Self::Drops } else { Self::Other }
                 }
                 pg_sys::NodeTag::T_AlterExtensionStmt => {

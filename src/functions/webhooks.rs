@@ -322,7 +322,7 @@ pub(crate) fn update(webhook_id: Option<&str>, changes: Option<JsonbText>) -> Re
                     arg(new.filters),
                     arg(activation + i32::from(switched == Some("resumed"))),
                     arg(switched),
-                    arg(under(spi)),
+                    arg(switched.and_then(|_| under(spi))),
                 ],
             );
             object(spi, webhook, caller.owner()).map(JsonB)
