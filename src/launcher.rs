@@ -11,7 +11,7 @@ use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::CStr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 /// Workers that are being started at once: a cluster with hundreds of databases must not fork them all.
@@ -294,6 +294,12 @@ fn look(
         let it = memory.entry(database).or_default();
         // Before there is a worker, which says itself what it is doing, and may do so at once.
         slot.set_state(State::Starting);
+        // Somebody may have begun to drop the database since it was looked at, and waits for what is starting.
+        fence(Ordering::SeqCst);
+        if slot.dropping.load(Ordering::Acquire) {
+            slot.set_state(State::None);
+            continue;
+        }
         match start(database) {
             Some(handle) => {
                 it.handle = Some(handle);

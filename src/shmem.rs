@@ -274,6 +274,12 @@ impl Slot {
         wake_process(self.proc_plus_one.load(Ordering::Acquire));
     }
 
+    /// Whether there is no worker, and none on its way: the launcher says that one is starting before it asks for it.
+    pub(crate) fn is_vacant(&self) -> bool {
+        // In this order: one that is starting tells its pid before it is said to run.
+        self.state() != State::Starting && self.pid.load(Ordering::Acquire) == 0
+    }
+
     /// Frees the slot of a database that has no extension or is gone. Only the launcher does so.
     pub(crate) fn free(&self) {
         self.wanted.store(false, Ordering::Release);

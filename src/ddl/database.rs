@@ -5,7 +5,7 @@ use crate::emit::wake;
 use crate::seam::{owner, wait};
 use crate::shmem;
 use pgrx::pg_sys;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 /// Longest time that the worker is waited for; Postgres itself gives others five seconds.
@@ -24,6 +24,8 @@ pub(super) fn have_worker_leave(database: pg_sys::Oid) {
     }
     wake::dropping_until_end(database);
     slot.dropping.store(true, Ordering::Release);
+    // Either the launcher sees this, or its word that a worker is starting is seen here.
+    fence(Ordering::SeqCst);
     slot.nudge();
-    wait::until(PATIENCE, || slot.pid.load(Ordering::Acquire) == 0);
+    wait::until(PATIENCE, || slot.is_vacant());
 }

@@ -120,9 +120,10 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     if !slot.claim() {
         return;
     }
-    // SAFETY: the callback has the type that is asked for, and touches shared memory only.
+    // SAFETY: the callback has the type that is asked for, and touches shared memory only. What is registered before the
+    // connection runs after its end, so that whoever sees the worker gone finds it among no database's processes.
     unsafe {
-        pg_sys::before_shmem_exit(Some(leave), arg);
+        pg_sys::on_shmem_exit(Some(leave), arg);
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
     }
     if let Some(mut worker) = start::start(slot) {
