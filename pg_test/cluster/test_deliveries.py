@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from database import some_uuid
 from forms import DELIVERY_COLUMNS, is_id, is_now, time_of
+from load import Writers
 from receiver import Answer, hang
 
 ONE_ATTEMPT = {"max_attempts": 1}
@@ -513,6 +514,19 @@ def test_retention_removes_what_has_ended_and_nothing_that_a_pending_delivery_ne
     receiver.answer("/pending", 200)
     db.wait_until("SELECT count(*) FROM webhooks.deliveries WHERE state = 'pending'", 0)
     assert receiver.to("/pending")[-1].json["id"] == event
+
+
+@pytest.mark.slow
+@pytest.mark.settings({"webhooks.retention": "1s", "webhooks.deliveries_per_minute": "0"})
+def test_retention_removes_events_while_others_keep_coming(db, receiver):
+    db.create_webhook(receiver.url())
+    with Writers(db, lambda _: [("SELECT webhooks.emit('user.activity', '{}')",), ("SELECT pg_sleep(0.01)",)]) as writers:
+        most = 0
+        while len(writers.done) < 6_000:
+            most = max(most, db.one("SELECT count(*) FROM webhooks.event"))
+            assert not writers.errors
+    # It is looked every five seconds, in which some 1,400 are written; one look may be missed.
+    assert most < 4_500
 
 
 def test_all_that_waits_is_shown_and_found_quickly(db):

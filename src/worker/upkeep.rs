@@ -81,17 +81,27 @@ static RETAIN_EVENTS: Statement = Statement::new(
 pub(super) struct Upkeep {
     /// Deleted webhooks whose waiting deliveries are to be cancelled.
     cancelling: VecDeque<Uuid>,
-    /// Where retention stands: deliveries, then events. `None`: at rest.
+    /// Where retention stands; `None`: at rest.
     pass: Option<Pass>,
     passed_ms: u64,
     stepped_ms: u64,
     looked_ms: u64,
 }
 
+/// One removal of what is old by then: if it went by the clock all the time, it would not end as long as there are events.
 #[derive(Clone, Copy)]
-enum Pass {
-    Deliveries(Uuid),
-    Events(Uuid),
+struct Pass {
+    /// What ended before then may go, Unix milliseconds.
+    before_ms: i64,
+    stage: Stage,
+    after: Uuid,
+}
+
+/// Events go when what refers to them has gone.
+#[derive(Clone, Copy)]
+enum Stage {
+    Deliveries,
+    Events,
 }
 
 impl Upkeep {
@@ -144,7 +154,12 @@ impl Worker {
             // Events come before what needs them, when a dump is restored.
             if self.upkeep.pass.is_none() && due && !self.definitions.awaited {
                 self.upkeep.passed_ms = now;
-                self.upkeep.pass = Some(Pass::Deliveries(Uuid::nil()));
+                let retention_ms = i64::try_from(retention_ms).unwrap_or(i64::MAX);
+                self.upkeep.pass = Some(Pass {
+                    before_ms: clock::unix_ms().saturating_sub(retention_ms),
+                    stage: Stage::Deliveries,
+                    after: Uuid::nil(),
+                });
             }
             self.report();
             self.write_key_uses();
@@ -177,14 +192,17 @@ impl Worker {
 
     fn retention_step(&mut self) {
         let Some(pass) = self.upkeep.pass else { return };
-        let retention_ms = i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX);
-        let before_ms = clock::unix_ms().saturating_sub(retention_ms);
+        let Pass {
+            before_ms,
+            stage,
+            after,
+        } = pass;
         let floor = webhooks_core::id::floor_of(u64::try_from(before_ms).unwrap_or(0));
         // Events are older than their deliveries: while the outbox is not read, none may go.
         let behind = self.position.has_more();
         let next = transaction(c"retention", Isolation::ReadCommitted, || {
-            sql::connect(|spi| match pass {
-                Pass::Deliveries(after) => {
+            sql::connect(|spi| match stage {
+                Stage::Deliveries => {
                     let args = [
                         sql::uuid(after),
                         sql::uuid(floor),
@@ -192,13 +210,13 @@ impl Worker {
                         sql::arg(STEP),
                     ];
                     match spi.write(&RETAIN_DELIVERIES, &args).uuid(0, 1) {
-                        Some(last) => Some(Pass::Deliveries(last)),
+                        Some(last) => Some((stage, last)),
                         None if behind => None,
-                        None => Some(Pass::Events(Uuid::nil())),
+                        None => Some((Stage::Events, Uuid::nil())),
                     }
                 }
-                Pass::Events(after) => {
-                    let next = retain_events(spi, after, floor).map(Pass::Events);
+                Stage::Events => {
+                    let next = retain_events(spi, after, floor).map(|last| (stage, last));
                     if next.is_none() {
                         spi.write(&FORGET_DELETED, &[sql::time(before_ms), sql::arg(STEP)]);
                     }
@@ -207,7 +225,13 @@ impl Worker {
             })
         });
         match next {
-            Ok(next) => self.upkeep.pass = next,
+            Ok(next) => {
+                self.upkeep.pass = next.map(|(stage, after)| Pass {
+                    before_ms,
+                    stage,
+                    after,
+                });
+            }
             Err(error) => {
                 self.upkeep.pass = None;
                 self.rolled_back(UPKEEP, "retention", &error);
