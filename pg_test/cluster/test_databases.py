@@ -65,6 +65,22 @@ def test_the_owner_of_a_database_needs_to_be_no_superuser_to_force_its_end(db, r
             db.server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
+def test_a_drop_that_postgres_refuses_within_a_transaction_stops_nothing(db, make_database, receiver):
+    webhook = db.create_webhook(receiver.url())
+    other = make_database()
+    elsewhere = other.create_webhook(receiver.url("/other"))
+    pids = db.wait_for_worker(), other.wait_for_worker()
+    with db.server.connect() as session, session.transaction():
+        for name in (db.name, other.name):
+            with pytest.raises(psycopg.errors.ActiveSqlTransaction), session.transaction():
+                session.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        db.emit()
+        other.emit()
+        db.wait_for_states(webhook, delivered=1)
+        other.wait_for_states(elsewhere, delivered=1)
+    assert (db.wait_for_worker(), other.wait_for_worker()) == pids
+
+
 def test_a_renamed_database_goes_on(db, receiver):
     webhook = db.create_webhook(receiver.url())
     db.stop_worker()

@@ -13,7 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Has the worker of a database leave, if the user may drop it; until the end of this transaction none follows.
 pub(super) fn have_worker_leave(database: pg_sys::Oid) {
-    let Some(slot) = shmem::shared().and_then(|shared| shared.find(database)) else {
+    let Some(shared) = shmem::shared() else {
+        return;
+    };
+    let Some(slot) = shared.find(database) else {
         return;
     };
     // SAFETY: in a transaction.
@@ -24,8 +27,14 @@ pub(super) fn have_worker_leave(database: pg_sys::Oid) {
     }
     wake::dropping_until_end(database);
     slot.dropping.store(true, Ordering::Release);
-    // Either the launcher sees this, or its word that a worker is starting is seen here.
+    // Either the launcher sees this, or its word that a worker is starting is seen here; and so with a slot that is given
+    // to another database.
     fence(Ordering::SeqCst);
+    if slot.database.load(Ordering::Acquire) != database.to_u32() {
+        slot.dropping.store(false, Ordering::Release);
+        return;
+    }
     slot.nudge();
+    shared.wake_launcher();
     wait::until(PATIENCE, || slot.is_vacant());
 }

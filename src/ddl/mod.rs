@@ -45,7 +45,11 @@ unsafe extern "C-unwind" fn utility(
     unsafe {
         let node = (*statement).utilityStmt;
         let ours = may_concern((*node).type_);
-        let level = if ours { before(node) } else { NO_LEVEL };
+        let level = if ours {
+            before(node, context)
+        } else {
+            NO_LEVEL
+        };
         let next = NEXT.load(Ordering::Relaxed);
         let next = if next.is_null() {
             raw::standard_ProcessUtility
@@ -72,14 +76,21 @@ const NO_LEVEL: i32 = 0;
 
 /// What the statement needs before it runs: locks. The GUC level to end after it, if there is one.
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn before(node: *mut pg_sys::Node) -> i32 {
+unsafe extern "C-unwind" fn before(
+    node: *mut pg_sys::Node,
+    context: pg_sys::ProcessUtilityContext::Type,
+) -> i32 {
     // SAFETY: the node is Postgres's.
     let level = match unsafe { What::of(node) } {
         What::Drops => lock(pg_sys::AccessExclusiveLock),
         // Readers of attached tables may go on.
         What::Updates => lock(pg_sys::ShareRowExclusiveLock),
         What::ForcesDropOf(database) => {
-            database::have_worker_leave(database);
+            let top_level = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
+            // SAFETY: on the main thread. Within a block Postgres refuses to drop any.
+            if !unsafe { pg_sys::IsInTransactionBlock(top_level) } {
+                database::have_worker_leave(database);
+            }
             None
         }
         What::MakesIndex => {
