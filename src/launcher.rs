@@ -22,6 +22,8 @@ const SOON: Duration = Duration::from_secs(5);
 const BACKOFF_MOST: Duration = Duration::from_secs(60);
 /// How long to wait for a slot while there are databases that were not looked at.
 const PROBING: Duration = Duration::from_millis(500);
+/// As `pg_database.datconnlimit` says that dropping it was broken off: connections to it fail.
+const DATCONNLIMIT_INVALID_DB: i32 = -2;
 /// How long to wait when there is no free worker slot in the server.
 const NO_SLOT: Duration = Duration::from_secs(2);
 
@@ -117,7 +119,8 @@ pub extern "C-unwind" fn webhooks_launcher_main(_arg: pg_sys::Datum) {
             );
             pg_sys::ResetLatch(pg_sys::MyLatch);
             if pg_sys::ShutdownRequestPending != 0 {
-                raw::proc_exit(0);
+                // With 0 the postmaster would not start it again, should this be somebody's pg_terminate_backend().
+                raw::proc_exit(1);
             }
             pgrx::check_for_interrupts!();
             if pg_sys::ConfigReloadPending != 0 {
@@ -269,6 +272,10 @@ fn look(
             || slot.stopped.load(Ordering::Acquire)
             || slot.dropping.load(Ordering::Acquire)
         {
+            // start_worker() has said so, and then somebody else did not want it.
+            if slot.state() == State::Starting {
+                slot.set_state(State::None);
+            }
             continue;
         }
         match it.not_before.filter(|&at| at > now) {
@@ -380,7 +387,9 @@ fn databases() -> Vec<Database> {
             let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
             found.push(Database {
                 oid: (*form).oid.to_u32(),
-                servable: (*form).datallowconn && !(*form).datistemplate,
+                servable: (*form).datallowconn
+                    && !(*form).datistemplate
+                    && (*form).datconnlimit != DATCONNLIMIT_INVALID_DB,
             });
         }
         pg_sys::heap_endscan(scan);

@@ -228,6 +228,17 @@ impl Slot {
         self.state.store(state as u32, Ordering::Release);
     }
 
+    /// The same, unless somebody has said something else meanwhile.
+    pub(crate) fn change_state(&self, from: State, to: State) {
+        // Then that is newer.
+        let _ = self.state.compare_exchange(
+            from as u32,
+            to as u32,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+    }
+
     /// This process becomes the worker; false: there is one.
     pub(crate) fn claim(&self) -> bool {
         // SAFETY: a variable of this process.

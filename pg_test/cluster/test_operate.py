@@ -47,6 +47,23 @@ def test_a_stop_lasts_though_there_is_work_and_the_launcher_is_busy(db, make_dat
     assert receiver.to() == []
 
 
+def test_who_terminates_all_processes_has_worker_and_launcher_back(make_server, make_database, receiver):
+    server = make_server()
+    db = make_database(server=server)
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    terminated = db.rows(
+        "SELECT backend_type, pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE backend_type LIKE 'webhooks%' ORDER BY backend_type"
+    )
+    assert [it["backend_type"] for it in terminated] == ["webhooks launcher", "webhooks worker"]
+    db.emit()
+    db.wait_for_states(webhook, delivered=2)
+    db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'webhooks launcher'", 1)
+    assert db.one("SELECT webhooks.start_worker()") is True
+
+
 def test_a_stop_ends_with_the_servers_restart(make_server, make_database, receiver):
     server = make_server()
     db = make_database(server=server)

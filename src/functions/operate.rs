@@ -126,9 +126,10 @@ fn start_worker() -> bool {
         slot.accept_clone.store(true, Ordering::Release);
         slot.wanted.store(true, Ordering::Release);
         slot.woken.store(true, Ordering::Release);
+        let state = slot.state();
         if slot.pid.load(Ordering::Acquire) == 0 {
             // What kept the last one from running is to be found again, or not.
-            slot.set_state(State::Starting);
+            slot.change_state(state, State::Starting);
         }
         shared()?.wake_launcher();
         let mut running = false;
