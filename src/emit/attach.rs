@@ -124,6 +124,12 @@ impl Table {
                 return Err(absent());
             }
             let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+            let schema = pg_sys::get_namespace_name((*form).relnamespace);
+            // Dropped since, with its tables.
+            if schema.is_null() {
+                pg_sys::ReleaseSysCache(tuple);
+                return Err(absent());
+            }
             let text = |pointer: *const std::ffi::c_char| {
                 CStr::from_ptr(pointer).to_string_lossy().into_owned()
             };
@@ -131,7 +137,7 @@ impl Table {
                 oid,
                 kind: (*form).relkind as u8,
                 is_temporary: (*form).relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP,
-                schema: text(pg_sys::get_namespace_name((*form).relnamespace)),
+                schema: text(schema),
                 name: text((*form).relname.data.as_ptr()),
             };
             let owner = (*form).relowner;

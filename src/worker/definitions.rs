@@ -8,7 +8,7 @@ use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::shmem::Slot;
 use pgrx::pg_sys;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use uuid::Uuid;
 use webhooks_schedule::Definition;
 
@@ -39,8 +39,9 @@ const RESTORING_MS: u64 = 3_600_000;
 
 /// Oid of `webhooks.webhook`, for the invalidation callback.
 static TABLE: AtomicU32 = AtomicU32::new(0);
-/// The table was invalidated: its rows may have changed.
-static INVALIDATED: AtomicBool = AtomicBool::new(false);
+/// How often the table is to be looked at. Twice when it was invalidated: what the message tells of may have been committed
+/// after the first look's snapshot was taken.
+static LOOKS: AtomicU8 = AtomicU8::new(0);
 
 /// Where the row of a webhook lay, and which transaction wrote it.
 type Version = ((u32, u16), u32);
@@ -77,7 +78,7 @@ impl Definitions {
 
     /// What the last look has found is lost.
     pub(super) fn look_again() {
-        INVALIDATED.store(true, Ordering::Relaxed);
+        LOOKS.store(1, Ordering::Relaxed);
     }
 
     /// Whether somebody has committed a change that was not looked at.
@@ -103,7 +104,7 @@ fn waiting(spi: &Connection, webhooks: impl IntoIterator<Item = Uuid>) -> HashSe
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn invalidated(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
     if relation == pg_sys::InvalidOid || relation.to_u32() == TABLE.load(Ordering::Relaxed) {
-        INVALIDATED.store(true, Ordering::Relaxed);
+        LOOKS.store(2, Ordering::Relaxed);
     }
 }
 
@@ -114,7 +115,7 @@ impl Worker {
         unsafe {
             pg_sys::CacheRegisterRelcacheCallback(Some(invalidated), pg_sys::Datum::from(0));
         }
-        INVALIDATED.store(true, Ordering::Relaxed);
+        Definitions::look_again();
         let counted = self.slot.definitions.load(Ordering::Acquire);
         let changes = transaction(c"loading webhooks", Isolation::RepeatableRead, || {
             let table = match crate::seam::owner::relation(c"webhook") {
@@ -169,7 +170,9 @@ impl Worker {
             pg_sys::AcceptInvalidationMessages();
         }
         let counted = self.slot.definitions.load(Ordering::Acquire);
-        if !INVALIDATED.swap(false, Ordering::Relaxed) && counted == self.definitions.seen {
+        let looks = LOOKS.load(Ordering::Relaxed);
+        LOOKS.store(looks.saturating_sub(1), Ordering::Relaxed);
+        if looks == 0 && counted == self.definitions.seen {
             return None;
         }
         let mut changes = Changes::default();

@@ -88,7 +88,7 @@ struct Read {
     found: Vec<Found>,
     /// Where the stretch goes on; `None`: it was read to its end.
     to: Option<(u64, Uuid)>,
-    durable_below: Option<u32>,
+    durable_below: Option<u64>,
 }
 
 impl Worker {
@@ -203,7 +203,7 @@ impl Worker {
             if let Some(snapshot) = text.as_deref().and_then(Snapshot::parse) {
                 if durable_below.is_none() {
                     flush(written_to());
-                    durable_below = Some(xid_of(snapshot.xmin));
+                    durable_below = Some(snapshot.xmin);
                 }
                 position.advance(snapshot);
             }
@@ -390,19 +390,20 @@ fn nothing(id: Uuid) -> Arc<Event> {
 /// Makes sure that no crash can undo what these rows tell of: a writer with `synchronous_commit = off` is visible
 /// before its WAL is flushed. Transactions below `durable_below` had ended when all WAL was flushed; later ones are
 /// looked up in the commit log, which has not lost them yet.
-fn make_durable(found: &[Found], durable_below: Option<u32>) {
+fn make_durable(found: &[Found], durable_below: Option<u64>) {
+    // SAFETY: reads shared memory.
+    let next = unsafe { pg_sys::ReadNextFullTransactionId() }.value;
     let mut writers: Vec<u32> = found.iter().map(|it| it.written_by).collect();
     writers.dedup();
-    let recent = writers.into_iter().map(pg_sys::TransactionId::from);
-    let upto = recent
+    let upto = writers
+        .into_iter()
         .filter(|&xid| {
-            // SAFETY: compares two numbers.
-            durable_below.is_none_or(|below| unsafe {
-                !pg_sys::TransactionIdPrecedes(xid, pg_sys::TransactionId::from(below))
-            })
+            // A row that was frozen long ago keeps the number, which has another meaning by now, or none.
+            let latest = next - u64::from((next as u32).wrapping_sub(xid));
+            durable_below.is_none_or(|below| latest >= below)
         })
-        // SAFETY: in a transaction; what has written a visible row has a page in the commit log.
-        .map(|xid| unsafe { pg_sys::TransactionIdGetCommitLSN(xid) })
+        // SAFETY: in a transaction; so late a number has a page in the commit log.
+        .map(|xid| unsafe { pg_sys::TransactionIdGetCommitLSN(pg_sys::TransactionId::from(xid)) })
         .max();
     flush(upto.unwrap_or(0));
 }
@@ -436,9 +437,4 @@ fn written_to() -> pg_sys::XLogRecPtr {
     } else {
         next
     }
-}
-
-/// The 32 bits of a transaction's number that rows hold.
-fn xid_of(xid: u64) -> u32 {
-    (xid & u64::from(u32::MAX)) as u32
 }

@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     /// Bytes of data of an event, on the average of the last read.
     row_bytes: usize,
     /// Transactions below this one had ended when all WAL was flushed last; `None`: do so.
-    durable_below: Option<u32>,
+    durable_below: Option<u64>,
     definitions: Definitions,
     settling: Settling,
     set_aside: SetAside,
