@@ -82,6 +82,21 @@ def test_a_commit_wakes_the_worker_within_milliseconds(db, memories):
     assert p50 < 0.05 and p99 < 0.5, (p50, p99)
 
 
+@pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})
+def test_what_commits_while_a_burst_is_read_waits_for_no_poll(db, receiver):
+    """The worker polls every 5 seconds."""
+    db.create_webhook(receiver.url("/burst"), ["user.activity"])
+    db.create_webhook(receiver.url("/single"), ["search.performed"])
+    for n in range(30):
+        db.emit_many(1_500)
+        time.sleep(n / 500)
+        began = time.monotonic()
+        db.emit("search.performed")
+        receiver.wait(n + 1, "/single", timeout=10)
+        assert time.monotonic() - began < 2
+        db.settle()
+
+
 def test_the_worker_survives_hostile_settings_of_its_database_and_role(make_database, receiver):
     db = make_database(extension=False)
     for setting in (

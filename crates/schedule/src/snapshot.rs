@@ -75,6 +75,10 @@ pub struct Stretch {
     pub until: u64,
 }
 
+/// Stretches so near to each other, in transactions, are read as one: while many write at once, those in progress lie
+/// among those that have just ended.
+const NEAR: u64 = 256;
+
 /// Where reading the outbox stands.
 ///
 /// What is visible under a snapshot and was not under the one before has a transaction that is not below
@@ -82,8 +86,12 @@ pub struct Stretch {
 /// is known until it is deleted; to read less would lose an event.
 #[derive(Clone, Debug, Default)]
 pub struct Position {
+    /// The snapshot up to which there are stretches.
     last: Option<Snapshot>,
     stretches: VecDeque<Stretch>,
+    /// Whether there has been a snapshot since, of which there are no stretches yet.
+    behind: bool,
+    next_xid: Option<u64>,
 }
 
 impl Position {
@@ -93,53 +101,59 @@ impl Position {
         Self::default()
     }
 
-    /// Takes in the snapshot under which the next read happens.
+    /// Takes in the snapshot under which the next read happens. What is newly visible becomes stretches when those from
+    /// before have been read: else there would be ever more of them where much is written.
     pub fn advance(&mut self, now: Snapshot) {
+        self.next_xid = Some(now.xmax);
+        self.behind = !self.stretches.is_empty();
+        if self.behind {
+            return;
+        }
         match &self.last {
-            None => self.stretches.push_back(Stretch {
-                after: (0, Uuid::nil()),
-                until: u64::MAX,
-            }),
+            None => self.add(0, u64::MAX),
             Some(last) => {
-                for &xid in &last.in_progress {
-                    if now.sees(xid) {
-                        self.stretches.push_back(Stretch {
-                            after: (xid, Uuid::nil()),
-                            until: xid,
-                        });
-                    }
-                }
+                let ended = last.in_progress.iter().filter(|&&xid| now.sees(xid));
+                let mut new: Vec<(u64, u64)> = ended.map(|&xid| (xid, xid)).collect();
                 if now.xmax > last.xmax {
-                    self.stretches.push_back(Stretch {
-                        after: (last.xmax, Uuid::nil()),
-                        until: now.xmax - 1,
-                    });
+                    new.push((last.xmax, now.xmax - 1));
+                }
+                for (from, until) in new {
+                    self.add(from, until);
                 }
             }
         }
         self.last = Some(now);
     }
 
+    /// Adds a stretch behind those there are.
+    fn add(&mut self, from: u64, until: u64) {
+        if let Some(before) = self.stretches.back_mut()
+            && from.saturating_sub(before.until) <= NEAR
+        {
+            before.until = until;
+            return;
+        }
+        self.stretches.push_back(Stretch {
+            after: (from, Uuid::nil()),
+            until,
+        });
+    }
+
     /// Asks for rows whose transactions are no guide: from a restore, COPY or replication.
     pub fn sweep(&mut self) {
         if let (Some(last), true) = (&self.last, self.stretches.is_empty()) {
-            if last.xmin > 0 {
-                self.stretches.push_back(Stretch {
-                    after: (0, Uuid::nil()),
-                    until: last.xmin - 1,
-                });
+            let (xmin, xmax) = (last.xmin, last.xmax);
+            if xmin > 0 {
+                self.add(0, xmin - 1);
             }
-            self.stretches.push_back(Stretch {
-                after: (last.xmax, Uuid::nil()),
-                until: u64::MAX,
-            });
+            self.add(xmax, u64::MAX);
         }
     }
 
     /// The transaction that was to come when the last snapshot was taken.
     #[must_use]
     pub fn next_xid(&self) -> u64 {
-        self.last.as_ref().map_or(u64::MAX, |last| last.xmax)
+        self.next_xid.unwrap_or(u64::MAX)
     }
 
     /// The stretch to read next.
@@ -162,10 +176,10 @@ impl Position {
         }
     }
 
-    /// Whether there is more to read without a new snapshot.
+    /// Whether there is more to read, or a new snapshot to be taken in.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        !self.stretches.is_empty()
+        self.behind || !self.stretches.is_empty()
     }
 }
 
@@ -240,24 +254,53 @@ mod tests {
     #[test]
     fn late_committers_are_found_and_nobody_waits_for_those_in_progress() {
         let mut position = Position::new();
-        position.advance(Snapshot::parse("10:20:10,14").unwrap());
+        position.advance(Snapshot::parse("10:2000:10,1400").unwrap());
         position.read_to(None);
-        position.advance(Snapshot::parse("14:25:14,22").unwrap());
-        let first = position.next().unwrap();
-        assert_eq!((first.after.0, first.until), (10, 10));
+        position.advance(Snapshot::parse("1400:2500:1400,2200").unwrap());
+        assert_eq!(stretches(&mut position), [(10, 10), (2000, 2499)]);
+        position.advance(Snapshot::parse("2200:2500:2200").unwrap());
+        assert_eq!(stretches(&mut position), [(1400, 1400)]);
+    }
+
+    fn stretches(position: &mut Position) -> Vec<(u64, u64)> {
+        std::iter::from_fn(|| {
+            let next = position.next()?;
+            position.read_to(None);
+            Some((next.after.0, next.until))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn many_writers_at_once_make_one_stretch() {
+        let mut position = Position::new();
+        position.advance(Snapshot::parse("1000:1100:1000,1003,1007,1090").unwrap());
         position.read_to(None);
-        let second = position.next().unwrap();
-        assert_eq!((second.after.0, second.until), (20, 24));
-        position.read_to(None);
+        position.advance(Snapshot::parse("1090:1200:1090,1150").unwrap());
+        assert_eq!(stretches(&mut position), [(1000, 1199)]);
+    }
+
+    #[test]
+    fn what_comes_while_stretches_are_left_waits_for_them_and_is_not_lost() {
+        let mut position = Position::new();
+        position.advance(Snapshot::parse("10:20:10").unwrap());
+        for xmax in 21..30 {
+            position.advance(Snapshot::parse(&format!("{xmax}:{xmax}:")).unwrap());
+            assert_eq!(position.next_xid(), xmax);
+        }
+        assert_eq!(stretches(&mut position), [(0, u64::MAX)]);
+        assert!(position.has_more());
+        position.advance(Snapshot::parse("30:30:").unwrap());
+        assert_eq!(stretches(&mut position), [(10, 29)]);
         assert!(!position.has_more());
-        position.advance(Snapshot::parse("22:25:22").unwrap());
-        assert_eq!(position.next().unwrap().until, 14);
     }
 
     proptest::proptest! {
         /// Whatever the order of commits: each transaction lies in a stretch after the snapshot that first sees it.
         #[test]
-        fn every_transaction_is_read_once_it_is_visible(commits in proptest::collection::vec(0_u64..40, 1..120)) {
+        fn every_transaction_is_read_once_it_is_visible(
+            commits in proptest::collection::vec((0_u64..2_000, 0_usize..3), 1..120)
+        ) {
             let mut position = Position::new();
             let (mut done, mut read) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
             let mut started = 0_u64;
@@ -267,17 +310,29 @@ mod tests {
             };
             position.advance(snapshot(&done, started));
             position.read_to(None);
-            for commit in commits {
+            for (commit, reads) in commits {
                 started = started.max(commit + 1);
                 done.insert(commit);
                 let now = snapshot(&done, started);
                 position.advance(now.clone());
-                while let Some(stretch) = position.next() {
+                for _ in 0..reads {
+                    let Some(stretch) = position.next() else { break };
                     read.extend(done.iter().copied().filter(|&xid| xid >= stretch.after.0 && xid <= stretch.until));
                     position.read_to(None);
                 }
-                proptest::prop_assert!(done.iter().all(|xid| read.contains(xid)), "{done:?} {read:?}");
             }
+            // Now nothing more is committed, and all is read: what the position asks for, and one look.
+            position.advance(snapshot(&done, started));
+            while position.has_more() {
+                match position.next() {
+                    None => position.advance(snapshot(&done, started)),
+                    Some(stretch) => {
+                        read.extend(done.iter().copied().filter(|&xid| xid >= stretch.after.0 && xid <= stretch.until));
+                        position.read_to(None);
+                    }
+                }
+            }
+            proptest::prop_assert!(done.iter().all(|xid| read.contains(xid)), "{done:?} {read:?}");
         }
     }
 }
