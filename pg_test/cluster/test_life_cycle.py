@@ -4,7 +4,7 @@ import time
 
 import pytest
 import signatures
-from receiver import Answer
+from receiver import Answer, hang
 
 # After a pause or delete has committed, no request starts later than this.
 QUIET_AFTER_SECONDS = 0.1
@@ -260,6 +260,26 @@ def test_an_open_transaction_of_somebody_stalls_nobody_else(db, receiver, call):
     db.wait_for_states(other, delivered=3)
     session.execute("ROLLBACK")
     db.wait_for_states(held, delivered=3)
+
+
+@pytest.mark.settings({"webhooks.request_timeout": "2s"})
+def test_endpoints_that_do_not_answer_and_have_much_waiting_leave_room_for_others(db, receiver):
+    receiver.answer("/dead", hang())
+    for _ in range(8):
+        db.create_webhook(receiver.url("/dead"), ["search.performed"], retry_policy=PATIENT)
+    alive = db.create_webhook(receiver.url("/alive"), ["user.activity"])
+    db.emit()
+    db.wait_for_states(alive, delivered=1)
+    large = "jsonb_build_object('object', 'a', 'large', repeat('a', 600000), 'n', n)"
+    db.execute(f"SELECT count(webhooks.emit('search.performed', {large})) FROM generate_series(1, 25) n")
+    db.wait_until("SELECT count(*) FROM webhooks.queue", 200, timeout=20)
+    # By now all of them have timed out, and hold what they may.
+    receiver.wait(24, "/dead", timeout=30)
+    for n in range(3):
+        began = time.monotonic()
+        db.emit_many(20)
+        receiver.wait(1 + 20 * (n + 1), "/alive", timeout=20)
+        assert time.monotonic() - began < 1
 
 
 def test_a_writers_open_transaction_stalls_nobody_else(db, memories):

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::request::Event;
-use webhooks_schedule::Recorded;
+use webhooks_schedule::{Recorded, Wanted};
 
 /// Rows fetched of one webhook at once, at most and, unless they are very large, at least.
 const EACH: (usize, usize) = (4, 64);
@@ -22,12 +22,12 @@ const DUE: usize = 1_000;
 static BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
              e.type, e.created_at, e.data
-        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS w(id, after)
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS w(id, after, most)
        CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
                             WHERE q.webhook_id = w.id AND q.seq > w.after
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
                               AND q.id <> ALL ($4)
-                            ORDER BY q.seq LIMIT $3) q
+                            ORDER BY q.seq LIMIT w.most) q
         LEFT JOIN webhooks.event e ON e.id = q.event_id
        ORDER BY q.webhook_id, q.seq",
     OF_WEBHOOKS,
@@ -35,19 +35,19 @@ static BACKLOG: Statement = Statement::new(
 /// The same rows, without what may be damaged.
 static LOOK_INTO_BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.event_id
-        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS w(id, after)
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS w(id, after, most)
        CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
                             WHERE q.webhook_id = w.id AND q.seq > w.after
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
                               AND q.id <> ALL ($4)
-                            ORDER BY q.seq LIMIT $3) q",
+                            ORDER BY q.seq LIMIT w.most) q",
     OF_WEBHOOKS,
 );
 /// Webhooks, after which row of each, how many rows of each, which not.
 const OF_WEBHOOKS: &[pg_sys::Oid] = &[
     pg_sys::UUIDARRAYOID,
     pg_sys::INT8ARRAYOID,
-    pg_sys::INT8OID,
+    pg_sys::INT8ARRAYOID,
     pg_sys::UUIDARRAYOID,
 ];
 static COMING_DUE: Statement = Statement::new(
@@ -83,14 +83,15 @@ impl Worker {
         let wanting = self
             .scheduler
             .wants_rows((rows / EACH.0).clamp(1, WEBHOOKS));
-        let each = (rows / wanting.len().max(1)).clamp(1, EACH.1) as i64;
+        let each = (rows / wanting.len().max(1)).clamp(1, EACH.1);
         if !wanting.is_empty() {
             let args = |worker: &Self| {
-                let after: Vec<i64> = wanting.iter().map(|(_, after)| *after).collect();
+                let after: Vec<i64> = wanting.iter().map(|it| it.after).collect();
+                let most: Vec<i64> = wanting.iter().map(|it| it.most.min(each) as i64).collect();
                 [
-                    sql::uuids(wanting.iter().map(|(id, _)| *id)),
+                    sql::uuids(wanting.iter().map(|it| it.webhook)),
                     sql::arg(after),
-                    sql::arg(each),
+                    sql::arg(most),
                     worker.set_aside.arg(),
                 ]
             };
@@ -105,9 +106,9 @@ impl Worker {
                         of.entry(row.webhook).or_default().push(row);
                     }
                     let now = clock::now();
-                    for (webhook, _) in wanting {
+                    for Wanted { webhook, most, .. } in wanting {
                         let rows = of.remove(&webhook).unwrap_or_default();
-                        let more = rows.len() as i64 >= each;
+                        let more = rows.len() >= most.min(each);
                         let upto = rows.last().map(|row| row.seq);
                         let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                         self.scheduler.rows(webhook, rows, upto, more, now);
@@ -117,8 +118,8 @@ impl Worker {
                     let damaged = self.set_aside_unreadable(FETCH, &error, |worker, spi| {
                         suspects(&spi.read(&LOOK_INTO_BACKLOG, &args(worker)))
                     });
-                    for (webhook, _) in &wanting {
-                        self.scheduler.requeued(*webhook);
+                    for it in &wanting {
+                        self.scheduler.requeued(it.webhook);
                     }
                     if damaged {
                         return;

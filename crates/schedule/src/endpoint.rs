@@ -129,6 +129,14 @@ impl State {
         }
     }
 
+    /// With fewer ready deliveries than this it asks for more, when it has more.
+    pub(crate) fn low(&self) -> usize {
+        match self.pace {
+            Pace::TimedOut => 1,
+            _ => 16,
+        }
+    }
+
     /// How many deliveries to keep in memory: an endpoint that takes one at a time needs few.
     pub(crate) fn prefetch(&self) -> usize {
         match self.pace {

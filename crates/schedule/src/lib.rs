@@ -20,6 +20,8 @@ pub use batch::{Batch, QueueRow};
 pub use endpoint::{Definition, StatsDelta};
 pub use lifetime::{Lifetime, Moment};
 pub use pauses::Pauses;
-pub use record::{Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
+pub use record::{
+    Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit, Wanted,
+};
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler, Tick};
 pub use snapshot::{Position, Snapshot, Stretch};

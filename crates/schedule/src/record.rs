@@ -144,6 +144,17 @@ pub struct Unit {
     pub disable: Option<Disable>,
 }
 
+/// Rows of the queue that memory asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// Of this webhook.
+    pub webhook: Uuid,
+    /// The `seq` to go on after.
+    pub after: i64,
+    /// How many, at most.
+    pub most: usize,
+}
+
 /// A webhook to switch off.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Disable {

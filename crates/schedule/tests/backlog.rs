@@ -158,7 +158,11 @@ fn large_events_that_wait_for_their_next_attempt_are_not_all_in_memory_and_all_a
     written(&mut scheduler);
     assert_eq!(scheduler.rows_in(at(1_000)), Some(0));
     let wanted = scheduler.wants_rows(10);
-    assert_eq!(wanted, [(webhook_id(0), rows[0].seq - 1)]);
+    assert_eq!(wanted.len(), 1);
+    assert_eq!(
+        (wanted[0].webhook, wanted[0].after),
+        (webhook_id(0), rows[0].seq - 1)
+    );
     scheduler.rows(webhook_id(0), rows, None, false, at(1_000));
     made.extend(deliver(&mut scheduler, 1_000));
     made.sort_unstable();

@@ -278,7 +278,8 @@ impl World {
     }
 
     fn fetch(&mut self) {
-        for (webhook, after) in self.scheduler.wants_rows(10) {
+        for wanted in self.scheduler.wants_rows(10) {
+            let (webhook, after, most) = (wanted.webhook, wanted.after, wanted.most.min(5));
             let mut rows: Vec<Recorded> = self
                 .tables
                 .queue
@@ -288,8 +289,8 @@ impl World {
                 .cloned()
                 .collect();
             rows.sort_by_key(|row| row.seq);
-            let more = rows.len() >= 5;
-            rows.truncate(5);
+            let more = rows.len() >= most;
+            rows.truncate(most);
             let upto = rows.last().map(|row| row.seq);
             self.scheduler.rows(webhook, rows, upto, more, self.now);
         }

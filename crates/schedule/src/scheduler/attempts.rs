@@ -246,6 +246,9 @@ impl Scheduler {
             How::RetryAt(due_ms) => self.wait(key, due_ms, attempt, ended_ms),
             how => self.conclude(key, how, Some(attempt), ended_ms),
         }
+        if ended.timed_out {
+            self.give_back(index);
+        }
         if let Some(group) = group {
             self.note_ending(group, now);
         }

@@ -206,7 +206,7 @@ impl Scheduler {
         loop {
             let full = self.is_full();
             let state = &mut self.endpoints[index];
-            if state.ready.len() >= state.prefetch() || full {
+            if state.ready.len() >= state.prefetch() || (full && !state.ready.is_empty()) {
                 return;
             }
             let Some(group) = state.parked.pop_front() else {

@@ -7,7 +7,9 @@ mod time;
 mod webhooks;
 
 use crate::endpoint::{Definition, Pace, SLOW_MS, State, StatsDelta};
-use crate::record::{Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit};
+use crate::record::{
+    Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit, Wanted,
+};
 use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
@@ -35,12 +37,12 @@ const POSTPONED_MOST: u8 = 4;
 const READY_MAX: usize = 20_000;
 /// The same in bytes of event data.
 const READY_BYTES_MAX: usize = 8 << 20;
+/// And the same for the last row of each, which is taken in beyond that.
+const READY_BYTES_LAST: usize = 8 * READY_BYTES_MAX;
 /// Bytes of event data beyond which deliveries that wait for their next attempt are kept without.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Event data that are smaller are always kept: to read them again takes longer than they are worth.
 const BARE_FROM: usize = 4 << 10;
-/// An endpoint with fewer ready deliveries than this asks for more, when it has more.
-const LOW: usize = 16;
 /// Requests that are begun before the first of them has had [`YOUNG_MS`] to end: more at once only make each dearer, where
 /// answers come fast (measured: 96 cost 34 us each, 256 cost 45 us).
 const YOUNG_MOST: usize = 96;
@@ -264,6 +266,22 @@ impl Scheduler {
         self.ready >= READY_MAX || self.ready_bytes >= READY_BYTES_MAX
     }
 
+    /// How many rows of an endpoint's queue may be made ready. What is ready for others may stay so for long, because they do
+    /// not answer or wait for their rate window: so there is room for the next one of each that has nothing to do.
+    fn room_for(&self, state: &State) -> usize {
+        let answers = matches!(state.pace, Pace::Fast | Pace::Slow);
+        if !self.is_full() {
+            state.prefetch()
+        } else if state.ready.is_empty()
+            && (answers || state.in_flight == 0)
+            && self.ready_bytes < READY_BYTES_LAST
+        {
+            1
+        } else {
+            0
+        }
+    }
+
     fn list(&mut self, index: usize) {
         let Some(state) = self.endpoints.get_mut(index) else {
             return;
@@ -280,7 +298,7 @@ impl Scheduler {
         let Some(state) = self.endpoints.get_mut(index) else {
             return;
         };
-        if state.ready.len() >= LOW || !state.definition.active || state.gone {
+        if state.ready.len() >= state.low() || !state.definition.active || state.gone {
             return;
         }
         if !state.backlog {

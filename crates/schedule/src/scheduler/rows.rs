@@ -40,7 +40,9 @@ impl Scheduler {
     pub fn take_stats(&mut self) -> Vec<(Uuid, StatsDelta)> {
         let mut taken = Vec::with_capacity(self.counted.len());
         for index in std::mem::take(&mut self.counted) {
-            if let Some(state) = self.endpoints.get_mut(index) {
+            // The place of one that is gone may be another's by now, who stands in the list twice.
+            let state = self.endpoints.get_mut(index);
+            if let Some(state) = state.filter(|state| state.counted) {
                 state.counted = false;
                 taken.push((state.definition.id, std::mem::take(&mut state.delta)));
             }
@@ -75,27 +77,40 @@ impl Scheduler {
         !self.counted.is_empty()
     }
 
-    /// Webhooks that want rows of the queue, each with the `seq` to go on after. Only to be asked, and the
-    /// answer fetched, while nothing waits to be written.
+    /// Webhooks that want rows of the queue. Only to be asked, and the answer fetched, while nothing waits to be written.
     #[must_use]
-    pub fn wants_rows(&mut self, most: usize) -> Vec<(Uuid, i64)> {
+    pub fn wants_rows(&mut self, most: usize) -> Vec<Wanted> {
         let mut wanting = Vec::new();
-        while wanting.len() < most && !self.is_full() {
+        // They keep their place.
+        let mut without_room = VecDeque::new();
+        while wanting.len() < most {
             let Some(index) = self.hungry.pop_front() else {
                 break;
             };
-            let Some(state) = self.endpoints.get_mut(index) else {
+            let Some(state) = self.endpoints.get(index) else {
                 continue;
             };
+            let room = self.room_for(state);
+            if !state.gone && room == 0 {
+                without_room.push_back(index);
+                continue;
+            }
+            let state = &mut self.endpoints[index];
             state.hungry = false;
             if state.gone {
                 self.drop_if_unused(index);
                 continue;
             }
-            if state.backlog && state.definition.active && state.ready.len() < LOW {
-                wanting.push((state.definition.id, state.cursor));
+            if state.backlog && state.definition.active && state.ready.len() < state.low() {
+                wanting.push(Wanted {
+                    webhook: state.definition.id,
+                    after: state.cursor,
+                    most: room,
+                });
             }
         }
+        without_room.append(&mut self.hungry);
+        self.hungry = without_room;
         wanting
     }
 
@@ -148,7 +163,11 @@ impl Scheduler {
     /// In how many milliseconds rows are to be fetched: what [`Scheduler::wants_rows`] and [`Scheduler::wants_due`] ask for.
     #[must_use]
     pub fn rows_in(&self, now: Now) -> Option<u64> {
-        if !self.hungry.is_empty() && !self.is_full() {
+        let room = |&index: &usize| {
+            let state = self.endpoints.get(index);
+            state.is_none_or(|state| state.gone || self.room_for(state) > 0)
+        };
+        if self.hungry.iter().any(room) {
             return Some(0);
         }
         if self.wants_due(now).is_some() {
@@ -195,6 +214,26 @@ impl Scheduler {
         };
         state.backlog = true;
         self.feed(index);
+    }
+
+    /// What is ready for an endpoint beyond what it takes soon is left to its rows, as far as it has any.
+    pub(super) fn give_back(&mut self, index: usize) {
+        let mut first = None;
+        while let Some(state) = self.endpoints.get_mut(index)
+            && state.ready.len() > state.prefetch()
+            && let Some(&key) = state.ready.back()
+            && self.deliveries[key].group.is_none()
+            && self.deliveries[key].event.event_type != TEST
+        {
+            state.ready.pop_back();
+            let seq = self.deliveries[key].seq;
+            first = Some(first.map_or(seq, |first: i64| first.min(seq)));
+            self.left_ready(key);
+            self.forget(key);
+        }
+        if let Some(first) = first {
+            self.rewind(index, first - 1);
+        }
     }
 
     /// A recorded delivery comes into memory from its row.
