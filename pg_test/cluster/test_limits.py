@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ URL = "http://127.0.0.1:9/hook"
 WINDOW_SECONDS = 60
 # What passes between the start of an attempt and its arrival is not always the same.
 ARRIVAL_SECONDS = 0.25
+# What the default limit promises for each of them.
+AT_MOST, AT_LEAST = 1000, 950
 
 
 # The rate window
@@ -74,6 +77,28 @@ def test_a_restart_opens_no_new_window(db, receiver):
     assert most == {"/ended": 30, "/under_way": 30}
 
 
+@pytest.mark.slow
+def test_a_crash_in_a_burst_opens_no_new_window(make_server, make_database, receiver):
+    """Requests are answered at once, so that as many as can be have been made that the crash takes from the log."""
+    server = make_server()
+    db = make_database(server=server)
+    db.create_webhook(receiver.url())
+    worker, logged = db.wait_for_worker(), server.log_size()
+    answered = itertools.count(1)
+
+    def kill(_request):
+        if next(answered) == 200:
+            os.kill(worker, signal.SIGKILL)
+        return Answer()
+
+    receiver.answer("/hook", kill)
+    db.emit_many(3_000)
+    server.wait_for_log("reinitializing", logged, timeout=30)
+    server.recover()
+    receiver.wait(AT_MOST + 1, timeout=100)
+    assert AT_LEAST <= most_in_a_window([it.at for it in receiver.to()]) <= AT_MOST
+
+
 class Pauses:
     """When no worker ran: from before it was stopped until another was there, on the clock of arrivals."""
 
@@ -104,9 +129,6 @@ def leanest_window(arrivals, until, pauses):
         running = WINDOW_SECONDS - pauses.within(at, end)
         shares.append((held / (AT_LEAST * running / WINDOW_SECONDS), at - arrivals[0], held))
     return min(shares)
-
-
-AT_MOST, AT_LEAST = 1000, 950
 
 
 @pytest.mark.long

@@ -44,7 +44,9 @@ pub(super) struct Settling {
 impl Settling {
     /// When there is something to do, in milliseconds from `now`.
     pub(super) fn next_ms(&self, now: u64, scheduler: &Scheduler, pauses: &Pauses) -> Option<u64> {
-        let settle = (!self.held.is_empty() || scheduler.units() > 0).then(|| {
+        let waiting =
+            !self.held.is_empty() || scheduler.units() > 0 || scheduler.waits_for_saving();
+        let settle = waiting.then(|| {
             let due = (self.settled_ms + SETTLE_MS).saturating_sub(now);
             due.max(pauses.left(SETTLE, now))
         });
@@ -132,6 +134,9 @@ impl Worker {
     /// Settles if there is enough or it has been long enough, and then fetches rows that memory wants.
     pub(super) fn settle_if_due(&mut self) {
         let now = clock::mono_ms();
+        if self.scheduler.waits_for_saving() {
+            self.scheduler.flush_ended(clock::now());
+        }
         let waiting = self.unwritten();
         if self.pauses.left(SETTLE, now) == 0
             && (waiting >= SETTLE_UNITS
@@ -145,16 +150,31 @@ impl Worker {
         {
             self.write_stats();
         }
-        if self
-            .settling
-            .unflushed_ms
-            .is_some_and(|since| now >= since + FLUSH_MS)
-        {
-            flush_wal();
-            self.settling.unflushed_ms = None;
-        }
+        self.flush_if_due(now);
         if self.settings.enabled && self.unwritten() == 0 && self.pauses.left(FETCH, now) == 0 {
             self.fetch_rows();
+        }
+    }
+
+    /// Flushes WAL if it has been long enough, or something may start only then.
+    fn flush_if_due(&mut self, now: u64) {
+        let all_written = self.unwritten() == 0 && self.scheduler.has_given_all();
+        let awaited = self.scheduler.waits_for_saving() && all_written;
+        let due = self
+            .settling
+            .unflushed_ms
+            .is_some_and(|since| now >= since + FLUSH_MS);
+        if due || awaited {
+            flush_wal();
+            self.settling.unflushed_ms = None;
+            if all_written {
+                self.scheduler.saved();
+            }
+        }
+        // What cannot be written for now, because somebody locks the log, holds nothing up. A crash then means that all of
+        // it is sent again anyway.
+        if self.pauses.left(SETTLE, now) > 0 {
+            self.scheduler.saved();
         }
     }
 

@@ -83,6 +83,8 @@ pub(crate) struct State {
     pub(crate) window: Window,
     /// Until when places of the window are kept for attempts that nothing tells of, monotonic milliseconds.
     pub(crate) reserved_until_ms: u64,
+    /// Attempts that have ended and whose outcome a crash may take.
+    pub(crate) unsaved: u32,
     /// Keys of deliveries that may start, in order.
     pub(crate) ready: VecDeque<usize>,
     /// Groups of fresh deliveries that were not taken into `ready`, in order: they go there when it is nearly empty,
@@ -115,6 +117,7 @@ impl State {
             in_flight: 0,
             window: Window::new(),
             reserved_until_ms: 0,
+            unsaved: 0,
             ready: VecDeque::new(),
             parked: VecDeque::new(),
             backlog: false,

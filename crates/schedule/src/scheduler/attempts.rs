@@ -45,6 +45,10 @@ impl Scheduler {
                 queue.push_back(index);
                 continue;
             }
+            if state.unsaved > 0 && state.in_flight + state.unsaved >= limits.reserved() {
+                self.waits_for_saving = true;
+                continue;
+            }
             let reserved = if now.mono_ms < state.reserved_until_ms {
                 limits.reserved()
             } else {
@@ -149,6 +153,10 @@ impl Scheduler {
         state.in_flight -= 1;
         if limits.per_minute > 0 {
             state.window.ended(now.mono_ms);
+            if state.unsaved == 0 {
+                self.unsaved.push(index);
+            }
+            state.unsaved += 1;
         }
         state.pace = if ended.timed_out {
             Pace::TimedOut
