@@ -304,6 +304,20 @@ def test_the_failure_of_a_failure_report_emits_nothing(db, receiver):
     assert len(receiver.to("/watcher")) == 1
 
 
+def test_who_is_switched_off_by_the_failure_of_a_report_is_not_reported(db, receiver):
+    receiver.answer("/bad", 500)
+    receiver.answer("/gone_watcher", 410)
+    watcher = db.create_webhook(receiver.url("/watcher"), ["webhook.disabled", "delivery.failed"])
+    gone = db.create_webhook(receiver.url("/gone_watcher"), ["delivery.failed"])
+    db.create_webhook(receiver.url("/bad"), ["user.activity"], retry_policy=ONE_ATTEMPT)
+    db.emit()
+    db.wait_for_states(gone, failed=1)
+    assert db.get_webhook(gone)["active"] is False
+    db.wait_for_states(watcher, delivered=1)
+    db.settle()
+    assert [it.json["type"] for it in receiver.to("/watcher")] == ["delivery.failed"]
+
+
 def test_the_failure_to_tell_that_a_webhook_is_disabled_emits_nothing(db, receiver):
     receiver.answer("/gone", 410)
     receiver.answer("/watcher", 500)

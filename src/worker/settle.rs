@@ -261,10 +261,7 @@ impl Worker {
                 .iter()
                 .filter(|ending| ending.how == How::Failed)
             {
-                if matches!(
-                    ending.event.event_type.as_str(),
-                    "delivery.failed" | "webhook.disabled"
-                ) {
+                if ending.event.is_failure_report() {
                     continue;
                 }
                 let owner = self
@@ -298,6 +295,7 @@ impl Worker {
                 });
             }
             if let Some(disable) = &unit.disable
+                && !disable.quiet
                 && self.scheduler.has_audience(
                     "webhook.disabled",
                     disable.owner.as_deref(),

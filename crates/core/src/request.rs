@@ -3,6 +3,7 @@
 //! A body depends on the event, the webhook and the attempt's number alone, the signatures on the
 //! time too; so nothing of it needs to be stored to show it again.
 
+use crate::event_type;
 use crate::id::{self, Kind};
 use crate::json::write_string;
 use crate::payload;
@@ -27,6 +28,17 @@ pub struct Event {
     pub created_ms: i64,
     /// Canonical JSON, see [`crate::json`].
     pub data: String,
+}
+
+impl Event {
+    /// Whether it tells of a failure. What becomes of such a one is told to nobody, else one failure would lead to the next.
+    #[must_use]
+    pub fn is_failure_report(&self) -> bool {
+        matches!(
+            self.event_type.as_str(),
+            event_type::WEBHOOK_DISABLED | event_type::DELIVERY_FAILED
+        )
+    }
 }
 
 /// Whom to tell, and in which form.

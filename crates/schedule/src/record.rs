@@ -168,4 +168,6 @@ pub struct Disable {
     pub reason: String,
     /// The status that was the last straw.
     pub status: Option<u16>,
+    /// Whether nobody hears of it: what failed was itself a report of a delivery or a webhook.
+    pub quiet: bool,
 }

@@ -146,6 +146,7 @@ impl Scheduler {
         let number = delivery.attempts;
         let in_round = number - delivery.attempts_before;
         let cancelled = delivery.cancelled;
+        let quiet = delivery.event.is_failure_report();
         self.in_flight -= 1;
         self.slow_in_flight -= usize::from(slow);
         self.young_in_flight -= usize::from(young);
@@ -249,6 +250,7 @@ impl Scheduler {
                 owner: definition.owner.clone(),
                 reason,
                 status,
+                quiet,
             });
         match how {
             How::RetryAt(due_ms) => self.wait(key, due_ms, attempt, ended_ms),
