@@ -311,6 +311,18 @@ def test_what_cannot_be_rendered_is_truncated_and_the_insert_succeeds(db, sink, 
     assert db.one("SELECT count(*) FROM memories") == 0
 
 
+@pytest.mark.slow
+def test_a_jsonb_whose_text_no_string_can_hold_is_truncated_and_the_insert_succeeds(db, sink):
+    """Its numbers take 15 bytes each, and 131,072 characters in text."""
+    db.execute("CREATE TABLE memories (id int, metadata jsonb)")
+    db.attach("memories")
+    db.execute("INSERT INTO memories SELECT 1, jsonb_agg('1e131071'::numeric) FROM generate_series(1, 8300)")
+    assert sink.take_one("memory.created")["data"] == TRUNCATED
+    # The session goes on.
+    db.execute("INSERT INTO memories VALUES (2, '{}')")
+    assert sink.take_one("memory.created")["data"] == {"object": "memory", "id": "2", "metadata": {}}
+
+
 def test_what_cannot_be_rendered_is_counted_in_status(db, sink):
     (column,) = (name for name in db.row("SELECT * FROM webhooks.status") if "truncat" in name or "render" in name)
     before = db.one(f"SELECT {column} FROM webhooks.status")

@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -399,6 +400,36 @@ def test_the_limit_is_1_mb_unless_it_is_set(last):
     assert len(request.data["content"]) == 1_000_000 and "truncated" not in request.data
     request = last("INSERT INTO memories (content) VALUES (repeat('é', 1048576))")
     assert "content" not in request.data and request.data["truncated"] is True
+
+
+def test_a_text_that_no_payload_has_room_for_has_changed_where_only_its_end_has(last):
+    last("INSERT INTO memories (content, tags) VALUES (repeat('é', 1500000), '{x}')")
+    for change in ("overlay(content PLACING 'e' FROM 1500000)", "content || 'b'", "'b' || content", "'short'"):
+        request = last(f"UPDATE memories SET content = {change}")
+        assert request.data["truncated"] is True and "changes" not in request.data, change
+    last("UPDATE memories SET content = repeat('é', 1500000)")
+    last("UPDATE memories SET content = content || '', tags = '{y}'")
+    # The same text, written anew.
+    request = last("UPDATE memories SET content = content || '', tags = '{x}'")
+    assert request.data["changes"] == {"tags": {"from": ["y"], "to": ["x"]}}
+
+
+def test_a_text_that_no_payload_has_room_for_is_not_rendered(db, receiver):
+    """What the backend takes at most, beside what PostgreSQL takes for the row and its transition table."""
+    megabytes = 100
+    db.memories()
+    db.create_webhook(receiver.url())
+
+    def peak(setting):
+        with db.connect() as session:
+            session.execute(f"SET webhooks.enabled = {setting}")
+            session.execute("INSERT INTO memories (content) VALUES (repeat('a', %s))", [megabytes << 20])
+            status = Path(f"/proc/{session.info.backend_pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+    without, taken = peak("off"), peak("on")
+    assert receiver.wait(1)[0].data["truncated"] is True
+    assert taken < without + 0.5 * megabytes
 
 
 def test_an_embedding_of_a_usual_size_fits(last):

@@ -1,13 +1,15 @@
 //! Rows as JSON: the whole row, what has changed in it, what filters may judge.
 
 use super::plan::{Column, Plan};
-use super::render::{self, Unrenderable};
+use super::render::{self, Kind, Unrenderable};
+use crate::settings;
 use pgrx::pg_sys;
 
 /// A string value this long is left out of what filters judge when the data are truncated: no filter can
 /// ask for it.
 const FILTERABLE: usize = 8 << 10;
 
+/// Of a text that no payload has room for only the beginning, which no payload has room for either.
 pub(super) fn value(column: &Column, row: Row, out: &mut String) -> Result<(), Unrenderable> {
     match row.get(column) {
         None => {
@@ -15,8 +17,24 @@ pub(super) fn value(column: &Column, row: Row, out: &mut String) -> Result<(), U
             Ok(())
         }
         // SAFETY: the plan knows the column's type.
-        Some(datum) => unsafe { render::render(&column.kind, datum, out) },
+        Some(datum) => unsafe {
+            if is_too_long(column, datum) {
+                render::beginning(datum, longest(), out)
+            } else {
+                render::render(&column.kind, datum, out)
+            }
+        },
     }
+}
+
+/// Bytes of the longest text that is rendered whole.
+fn longest() -> usize {
+    settings::max_payload().max(FILTERABLE)
+}
+
+fn is_too_long(column: &Column, datum: pg_sys::Datum) -> bool {
+    // SAFETY: the plan knows the column's type.
+    column.kind == Kind::Text && unsafe { render::size(datum) } > longest()
 }
 
 /// A value as plain text: what its JSON says, without quotes.
@@ -28,6 +46,17 @@ pub(super) fn text_of(column: &Column, datum: pg_sys::Datum) -> Option<String> {
         serde_json::from_str(&text).ok()
     } else {
         Some(text)
+    }
+}
+
+/// Whether two texts that are both too long, and begin alike, are different.
+fn differ_in_the_rest(column: &Column, old: Row, new: Row) -> bool {
+    match (old.get(column), new.get(column)) {
+        // SAFETY: both are texts.
+        (Some(old), Some(new)) if is_too_long(column, old) && is_too_long(column, new) => unsafe {
+            !render::same_text(old, new)
+        },
+        _ => false,
     }
 }
 
@@ -161,7 +190,7 @@ impl Plan {
             to.clear();
             value(column, old, &mut from)?;
             value(column, new, &mut to)?;
-            if from != to {
+            if from != to || differ_in_the_rest(column, old, new) {
                 if !out.is_empty() {
                     out.push(',');
                 }

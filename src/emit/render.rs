@@ -238,7 +238,7 @@ pub(crate) unsafe fn render(
             Kind::Date => date(datum.value() as i32, out),
             Kind::Json => json::canonicalize(varlena(datum)?, out).map_err(|_| Unrenderable)?,
             Kind::Jsonb => {
-                let text = crate::seam::json::text(datum);
+                let text = crate::seam::json::text_that_fits(datum).ok_or(Unrenderable)?;
                 let text = text.to_str().map_err(|_| Unrenderable)?;
                 json::canonicalize(text, out).map_err(|_| Unrenderable)?;
             }
@@ -294,6 +294,51 @@ fn date(value: i32, out: &mut String) {
             out.push_str(text.split('T').next().unwrap_or(&text));
             out.push('"');
         }
+    }
+}
+
+/// Bytes of a value of variable length, without its header.
+///
+/// # Safety
+/// The datum must be a varlena.
+pub(crate) unsafe fn size(datum: pg_sys::Datum) -> usize {
+    // SAFETY: as the caller says.
+    unsafe { crate::seam::raw::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ }
+}
+
+/// Appends as much of a longer text's beginning as takes more than so many bytes, and nothing of the rest into memory.
+///
+/// # Safety
+/// The datum must be a text-like varlena.
+pub(crate) unsafe fn beginning(
+    datum: pg_sys::Datum,
+    bytes: usize,
+    out: &mut String,
+) -> Result<(), Unrenderable> {
+    // The last character may be cut, of which up to three bytes are there.
+    let enough = i32::try_from(bytes + 4).map_err(|_| Unrenderable)?;
+    // SAFETY: as the caller says; a slice is a plain varlena in the current memory context.
+    let slice = unsafe {
+        let slice = pg_sys::pg_detoast_datum_slice(datum.cast_mut_ptr(), 0, enough);
+        std::slice::from_raw_parts(
+            pgrx::vardata_any(slice).cast::<u8>(),
+            pgrx::varsize_any_exhdr(slice),
+        )
+    };
+    let whole = slice.utf8_chunks().next().map_or("", |it| it.valid());
+    json::write_string(whole, out);
+    Ok(())
+}
+
+/// Whether two texts are the same.
+///
+/// # Safety
+/// Both must be text-like varlenas.
+pub(crate) unsafe fn same_text(one: pg_sys::Datum, other: pg_sys::Datum) -> bool {
+    // SAFETY: as the caller says.
+    unsafe {
+        size(one) == size(other)
+            && matches!((varlena(one), varlena(other)), (Ok(one), Ok(other)) if one == other)
     }
 }
 

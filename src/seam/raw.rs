@@ -24,6 +24,8 @@ unsafe extern "C-unwind" {
         by_value: bool,
         length: i32,
     ) -> bool;
+    /// Bytes of a varlena with a long header, wherever and however it is stored.
+    pub(crate) fn toast_raw_datum_size(value: pg_sys::Datum) -> usize;
 }
 
 /// What runs a utility statement.
