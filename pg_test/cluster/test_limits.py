@@ -415,19 +415,24 @@ def test_a_text_that_no_payload_has_room_for_has_changed_where_only_its_end_has(
 
 
 def test_a_text_that_no_payload_has_room_for_is_not_rendered(db, receiver):
-    """What the backend takes at most, beside what PostgreSQL takes for the row and its transition table."""
+    """What the backend takes at most, beside what PostgreSQL takes for the row and to read it out of its transition table."""
     megabytes = 100
     db.memories()
     db.create_webhook(receiver.url())
+    db.execute("CREATE TABLE plain (LIKE memories INCLUDING ALL)")
+    db.execute("""
+        CREATE FUNCTION read_added() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM FROM added WHERE content IS NULL; RETURN NULL; END $$;
+        CREATE TRIGGER read_added AFTER INSERT ON plain REFERENCING NEW TABLE AS added
+            FOR EACH STATEMENT EXECUTE FUNCTION read_added()""")
 
-    def peak(setting):
+    def peak(table):
         with db.connect() as session:
-            session.execute(f"SET webhooks.enabled = {setting}")
-            session.execute("INSERT INTO memories (content) VALUES (repeat('a', %s))", [megabytes << 20])
+            session.execute(f"INSERT INTO {table} (content) VALUES (repeat('a', %s))", [megabytes << 20])
             status = Path(f"/proc/{session.info.backend_pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
-    without, taken = peak("off"), peak("on")
+    without, taken = peak("plain"), peak("memories")
     assert receiver.wait(1)[0].data["truncated"] is True
     assert taken < without + 0.5 * megabytes
 
