@@ -76,7 +76,7 @@ def run(report):
         # A small backlog is gone in a fifth of a second: many of them, before and after each large one.
         small, large = [], []
         few = [backlog(server, sink, 10_000) for _ in range(FEW)]
-        for _ in range(2):
+        for _ in range(ROUNDS):
             large.append(backlog(server, sink, 1_000_000))
             after = [backlog(server, sink, 10_000) for _ in range(FEW)]
             small.append(statistics.median(few + after))
