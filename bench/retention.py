@@ -22,7 +22,7 @@ SIZE = "SELECT sum(pg_total_relation_size(oid))::int8 FROM pg_class WHERE relnam
 ROWS = "SELECT (SELECT count(*) FROM webhooks.event) + (SELECT count(*) FROM webhooks.delivery)"
 # How much is delivered while as much is removed, and how often that is measured.
 EVENTS = 100_000
-ROUNDS = 3
+ROUNDS = 7
 
 
 def write(db, stop):
