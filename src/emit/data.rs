@@ -27,7 +27,7 @@ pub(super) fn value(column: &Column, row: Row, out: &mut String) -> Result<(), U
     }
 }
 
-/// Bytes of the longest text that is rendered whole.
+/// Bytes of the longest text that is rendered whole: what a payload has room for, and what a filter can ask for.
 fn longest() -> usize {
     settings::max_payload().max(FILTERABLE)
 }

@@ -312,18 +312,18 @@ pub(crate) unsafe fn size(datum: pg_sys::Datum) -> usize {
 /// The datum must be a text-like varlena.
 pub(crate) unsafe fn beginning(
     datum: pg_sys::Datum,
-    bytes: usize,
+    most: usize,
     out: &mut String,
 ) -> Result<(), Unrenderable> {
     // The last character may be cut, of which up to three bytes are there.
-    let enough = i32::try_from(bytes + 4).map_err(|_| Unrenderable)?;
+    let enough = i32::try_from(most + 4).map_err(|_| Unrenderable)?;
     // SAFETY: as the caller says; a slice is a plain varlena in the current memory context.
     let slice = unsafe {
-        let slice = pg_sys::pg_detoast_datum_slice(datum.cast_mut_ptr(), 0, enough);
-        std::slice::from_raw_parts(
-            pgrx::vardata_any(slice).cast::<u8>(),
-            pgrx::varsize_any_exhdr(slice),
-        )
+        bytes(pg_sys::pg_detoast_datum_slice(
+            datum.cast_mut_ptr(),
+            0,
+            enough,
+        ))
     };
     let whole = slice.utf8_chunks().next().map_or("", |it| it.valid());
     json::write_string(whole, out);
@@ -349,11 +349,19 @@ unsafe fn varlena<'a>(datum: pg_sys::Datum) -> Result<&'a str, Unrenderable> {
     // the row that is being rendered.
     unsafe {
         let detoasted = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        let bytes = std::slice::from_raw_parts(
+        std::str::from_utf8(bytes(detoasted)).map_err(|_| Unrenderable)
+    }
+}
+
+/// # Safety
+/// It must be detoasted, and live as long as the bytes are used.
+unsafe fn bytes<'a>(detoasted: *mut pg_sys::varlena) -> &'a [u8] {
+    // SAFETY: as the caller says.
+    unsafe {
+        std::slice::from_raw_parts(
             pgrx::vardata_any(detoasted).cast::<u8>(),
             pgrx::varsize_any_exhdr(detoasted),
-        );
-        std::str::from_utf8(bytes).map_err(|_| Unrenderable)
+        )
     }
 }
 
