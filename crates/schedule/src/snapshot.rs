@@ -109,16 +109,14 @@ impl Position {
         if self.behind {
             return;
         }
-        match &self.last {
+        match self.last.take() {
             None => self.add(0, u64::MAX),
             Some(last) => {
-                let ended = last.in_progress.iter().filter(|&&xid| now.sees(xid));
-                let mut new: Vec<(u64, u64)> = ended.map(|&xid| (xid, xid)).collect();
-                if now.xmax > last.xmax {
-                    new.push((last.xmax, now.xmax - 1));
+                for &xid in last.in_progress.iter().filter(|&&xid| now.sees(xid)) {
+                    self.add(xid, xid);
                 }
-                for (from, until) in new {
-                    self.add(from, until);
+                if now.xmax > last.xmax {
+                    self.add(last.xmax, now.xmax - 1);
                 }
             }
         }
