@@ -192,11 +192,7 @@ impl Worker {
 
     fn retention_step(&mut self) {
         let Some(pass) = self.upkeep.pass else { return };
-        let Pass {
-            before_ms,
-            stage,
-            after,
-        } = pass;
+        let (before_ms, stage, after) = (pass.before_ms, pass.stage, pass.after);
         let floor = webhooks_core::id::floor_of(u64::try_from(before_ms).unwrap_or(0));
         // Events are older than their deliveries: while the outbox is not read, none may go.
         let behind = self.position.has_more();
@@ -227,9 +223,9 @@ impl Worker {
         match next {
             Ok(next) => {
                 self.upkeep.pass = next.map(|(stage, after)| Pass {
-                    before_ms,
                     stage,
                     after,
+                    ..pass
                 });
             }
             Err(error) => {
