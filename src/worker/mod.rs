@@ -43,6 +43,12 @@ const SETTLE_UNITS: usize = 256;
 /// Outcomes that wait to be written, because that fails for now, at which no more requests are made.
 const UNWRITTEN_MOST: usize = 10_000;
 
+/// Requests that delivery threads have been given and not begun, at which they get no more: enough to begin while a
+/// transaction takes the main thread some milliseconds, and few enough to be begun soon after a pause.
+const AHEAD_MOST: usize = 256;
+/// How soon more is handed over then, if no outcome wakes the worker before.
+const AHEAD_MS: u64 = 2;
+
 // Stages that pause by themselves when they fail.
 const DISPATCH: &str = "dispatch";
 const FETCH: &str = "fetch";
@@ -326,7 +332,9 @@ impl Worker {
         if self.definitions.have_changed(self.slot) || self.unwritten() >= UNWRITTEN_MOST {
             return;
         }
-        while let Some(claim) = self.scheduler.claim(&self.limits, clock::now()) {
+        while self.pool.ahead() < AHEAD_MOST
+            && let Some(claim) = self.scheduler.claim(&self.limits, clock::now())
+        {
             match claim.endpoint {
                 Ok(endpoint) => self.pool.submit(Job {
                     token: claim.token,
@@ -377,6 +385,9 @@ impl Worker {
         let mut sleep = next(self.polled_ms + POLL_MS).max(u64::from(self.room() == 0));
         if let Some(tick) = tick {
             sleep = sleep.min(tick);
+        }
+        if self.pool.ahead() >= AHEAD_MOST {
+            sleep = sleep.min(AHEAD_MS);
         }
         let pause = |stage| self.pauses.left(stage, now);
         sleep = sleep.min(self.upkeep.next_ms(now).max(pause(UPKEEP)));

@@ -34,6 +34,8 @@ const STACK: usize = 512 * 1024;
 const SPARE_STACKS: usize = 256;
 /// The thread itself runs little.
 const THREAD_STACK: usize = 256 * 1024;
+/// A fiber that has been there for so long does not count as just begun.
+const YOUNG: Duration = Duration::from_millis(4);
 /// How many events are taken from the system at once.
 const EVENTS: usize = 256;
 /// The event of the inbox.
@@ -81,6 +83,7 @@ impl Inbox {
 pub(crate) struct Loop {
     name: &'static str,
     idle: Duration,
+    most_young: usize,
     inbox: Arc<Inbox>,
     /// Whether the thread lives. Held while a message is put in, so that none is left behind by a thread that ends.
     lives: Arc<Mutex<bool>>,
@@ -98,15 +101,17 @@ pub(crate) enum Tidy {
 }
 
 impl Loop {
-    /// A loop without a thread.
+    /// A loop without a thread. Of tasks that have just begun it has `most_young` at once (from 1); more wait for their turn.
     pub(crate) fn new(
         name: &'static str,
         idle: Duration,
+        most_young: usize,
         tidy: impl Fn(Tidy) + Send + Sync + 'static,
     ) -> io::Result<Loop> {
         Ok(Loop {
             name,
             idle,
+            most_young,
             inbox: Arc::new(Inbox {
                 messages: Mutex::default(),
                 event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
@@ -129,9 +134,9 @@ impl Loop {
                 Arc::clone(&self.lives),
                 Arc::clone(&self.tidy),
             );
-            let idle = self.idle;
+            let (idle, most_young) = (self.idle, self.most_young);
             threads::spawn(self.name, THREAD_STACK, move || {
-                match Reactor::new(Arc::clone(&inbox)) {
+                match Reactor::new(Arc::clone(&inbox), most_young) {
                     Ok(reactor) => Rc::new(reactor).live(&state, idle, &*tidy),
                     // No descriptor is to be had: tasks that are dropped tell that themselves.
                     Err(_) => {
@@ -335,6 +340,7 @@ struct Fiber {
     routine: Option<Routine>,
     suspended: bool,
     woken: bool,
+    young: bool,
     /// Until when it waits.
     deadline: Instant,
     /// The earliest of its timers that has not fired.
@@ -347,6 +353,12 @@ struct Reactor {
     epoll: Epoll,
     watched: RefCell<Slab<Watched>>,
     fibers: RefCell<Slab<Fiber>>,
+    /// What waits for its turn to begin.
+    tasks: RefCell<VecDeque<Task>>,
+    most_young: usize,
+    /// Fibers in the order in which they began, and how many of them are young.
+    begun: RefCell<VecDeque<(Instant, FiberId)>>,
+    young: Cell<usize>,
     runnable: RefCell<VecDeque<FiberId>>,
     timers: RefCell<BinaryHeap<Reverse<(Instant, FiberId)>>>,
     spare: RefCell<Vec<DefaultStack>>,
@@ -367,7 +379,7 @@ fn reactor() -> Option<Rc<Reactor>> {
 }
 
 impl Reactor {
-    fn new(inbox: Arc<Inbox>) -> io::Result<Reactor> {
+    fn new(inbox: Arc<Inbox>, most_young: usize) -> io::Result<Reactor> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(
             inbox.event.as_fd(),
@@ -378,6 +390,10 @@ impl Reactor {
             epoll,
             watched: RefCell::default(),
             fibers: RefCell::default(),
+            tasks: RefCell::default(),
+            most_young,
+            begun: RefCell::default(),
+            young: Cell::new(0),
             runnable: RefCell::default(),
             timers: RefCell::default(),
             spare: RefCell::default(),
@@ -401,19 +417,22 @@ impl Reactor {
             let messages = std::mem::take(&mut *lock(&self.inbox.messages));
             for message in messages {
                 match message {
-                    Message::Run(task) => self.start(task),
+                    Message::Run(task) => self.tasks.borrow_mut().push_back(task),
                     Message::Do(task) => task(),
                     Message::Wake(fiber) => self.wake(fiber),
                     Message::Stop => stopping = true,
                 }
             }
-            self.fire(Instant::now());
+            let now = Instant::now();
+            self.fire(now);
+            self.grow_up(now);
             loop {
+                self.begin();
                 let next = self.runnable.borrow_mut().pop_front();
                 let Some(fiber) = next else { break };
                 self.resume(fiber);
             }
-            let at_work = !self.fibers.borrow().is_empty();
+            let at_work = !self.fibers.borrow().is_empty() || !self.tasks.borrow().is_empty();
             if at_work {
                 worked = Instant::now();
             }
@@ -438,7 +457,14 @@ impl Reactor {
     /// Waits for events, at most so long; how many came.
     fn wait(&self, most: Option<Duration>) -> usize {
         let timer = self.timers.borrow().peek().map(|Reverse((at, _))| *at);
-        let timer = timer.map(|at| at.saturating_duration_since(Instant::now()));
+        let turn = (self.begun.borrow().front())
+            .filter(|_| !self.tasks.borrow().is_empty())
+            .map(|(at, _)| *at + YOUNG);
+        let timer = timer
+            .into_iter()
+            .chain(turn)
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()));
         let mut most = timer.into_iter().chain(most).min();
         self.inbox.asleep.store(true, Ordering::SeqCst);
         if !lock(&self.inbox.messages).is_empty() {
@@ -536,6 +562,37 @@ impl Reactor {
         }
     }
 
+    /// Starts what waits, as far as not too much has just begun.
+    fn begin(&self) {
+        while !self.tasks.borrow().is_empty() {
+            if self.young.get() >= self.most_young {
+                self.grow_up(Instant::now());
+            }
+            if self.young.get() >= self.most_young {
+                return;
+            }
+            let task = self.tasks.borrow_mut().pop_front();
+            if let Some(task) = task {
+                self.start(task);
+            }
+        }
+    }
+
+    /// Fibers that have been there for a while are no longer young.
+    fn grow_up(&self, now: Instant) {
+        let (mut begun, mut fibers) = (self.begun.borrow_mut(), self.fibers.borrow_mut());
+        while let Some(&(at, id)) = begun.front() {
+            if let Some(fiber) = fibers.get_mut(id.key).filter(|it| it.serial == id.serial) {
+                if now < at + YOUNG {
+                    return;
+                }
+                fiber.young = false;
+                self.young.set(self.young.get() - 1);
+            }
+            begun.pop_front();
+        }
+    }
+
     fn start(&self, task: Task) {
         let spare = self.spare.borrow_mut().pop();
         let stack = match spare.map_or_else(|| DefaultStack::new(STACK), Ok) {
@@ -549,16 +606,20 @@ impl Reactor {
             }
             task();
         });
-        let serial = self.next_serial();
+        let (serial, now) = (self.next_serial(), Instant::now());
         let key = self.fibers.borrow_mut().insert(Fiber {
             serial,
             routine: Some(routine),
             suspended: true,
             woken: true,
-            deadline: Instant::now(),
+            young: true,
+            deadline: now,
             armed: None,
         });
-        self.resume(FiberId { key, serial });
+        let id = FiberId { key, serial };
+        self.begun.borrow_mut().push_back((now, id));
+        self.young.set(self.young.get() + 1);
+        self.resume(id);
     }
 
     /// Lets a fiber run until it waits or ends.
@@ -584,7 +645,8 @@ impl Reactor {
                 }
             }
             CoroutineResult::Return(()) => {
-                fibers.remove(id.key);
+                let young = fibers.remove(id.key).young;
+                self.young.set(self.young.get() - usize::from(young));
                 drop(fibers);
                 let mut spare = self.spare.borrow_mut();
                 if spare.len() < SPARE_STACKS {
@@ -641,7 +703,7 @@ mod tests {
     const IDLE: Duration = Duration::from_millis(20);
 
     fn looped() -> Loop {
-        Loop::new("test", IDLE, |_| {}).unwrap()
+        Loop::new("test", IDLE, usize::MAX, |_| {}).unwrap()
     }
 
     #[test]
@@ -663,6 +725,29 @@ mod tests {
             begun.elapsed() < Duration::from_secs(20),
             "one after the other would be 100 s"
         );
+    }
+
+    #[test]
+    fn what_has_just_begun_keeps_others_waiting_and_not_for_long() {
+        let it = Loop::new("test", IDLE, 2, |_| {}).unwrap();
+        let (tell, told) = mpsc::channel();
+        let begun = Instant::now();
+        for number in 0..6 {
+            let tell = tell.clone();
+            it.run(Box::new(move || {
+                tell.send((number, begun.elapsed())).unwrap();
+                // The first two make room at once.
+                if number > 1 {
+                    park(Instant::now() + Duration::from_millis(200));
+                }
+            }))
+            .unwrap();
+        }
+        let times: Vec<_> = told.iter().take(6).collect();
+        assert!(times.iter().map(|it| it.0).eq(0..6));
+        assert!(times[4].1 >= YOUNG, "{times:?}");
+        let waits_for_an_end = times[5].1 >= Duration::from_millis(200);
+        assert!(!waits_for_an_end, "{times:?}");
     }
 
     #[test]

@@ -5,11 +5,10 @@ use super::*;
 impl Scheduler {
     /// The next delivery to attempt, if one may start now.
     pub fn claim(&mut self, limits: &Limits, now: Now) -> Option<Claim> {
-        self.grow_up(now);
         // Endpoints that are slow never keep out those of which nothing is known, nor both of them the fast ones.
         let slow_most = (limits.max_in_flight / 2).max(1);
         let unknown_most = (limits.max_in_flight * 3 / 4).max(1);
-        while self.in_flight < limits.max_in_flight && self.young_in_flight < YOUNG_MOST {
+        while self.in_flight < limits.max_in_flight {
             let mut waiting = None;
             if self.slow_in_flight < unknown_most {
                 waiting = self.unknown_waiting.pop_front();
@@ -88,12 +87,7 @@ impl Scheduler {
                 self.slow_in_flight += 1;
             }
             let delivery = &mut self.deliveries[key];
-            delivery.place = Place::InFlight {
-                slow: !fast,
-                young: true,
-            };
-            self.young.push_back((now.mono_ms, key, delivery.id));
-            self.young_in_flight += 1;
+            delivery.place = Place::InFlight { slow: !fast };
             self.started.push_back((now.mono_ms, key, delivery.id));
             return Some(Claim {
                 token: key as u64,
@@ -107,28 +101,6 @@ impl Scheduler {
         None
     }
 
-    /// Requests that have been under way for a while are no longer young.
-    pub(super) fn grow_up(&mut self, now: Now) {
-        while let Some(&(started, key, id)) = self.young.front() {
-            let delivery = self.deliveries.get_mut(key).filter(|it| it.id == id);
-            let young = delivery.and_then(|it| match &mut it.place {
-                Place::InFlight { young, .. } => Some(young),
-                Place::Ready | Place::Waiting { .. } => None,
-            });
-            match young {
-                Some(young) if *young => {
-                    if now.mono_ms < started + YOUNG_MS {
-                        return;
-                    }
-                    *young = false;
-                    self.young_in_flight -= 1;
-                }
-                _ => {}
-            }
-            self.young.pop_front();
-        }
-    }
-
     /// Takes in the outcome of an attempt. `jitter` as in [`webhooks_core::retry::delay`].
     pub fn ended(&mut self, ended: Ended, limits: &Limits, now: Now, jitter: Option<f64>) {
         let Ok(key) = usize::try_from(ended.token) else {
@@ -137,7 +109,7 @@ impl Scheduler {
         let Some(delivery) = self.deliveries.get_mut(key) else {
             return;
         };
-        let Place::InFlight { slow, young } = delivery.place else {
+        let Place::InFlight { slow } = delivery.place else {
             return;
         };
         let index = delivery.endpoint;
@@ -149,7 +121,6 @@ impl Scheduler {
         let quiet = delivery.event.is_failure_report();
         self.in_flight -= 1;
         self.slow_in_flight -= usize::from(slow);
-        self.young_in_flight -= usize::from(young);
         let state = &mut self.endpoints[index];
         state.in_flight -= 1;
         if limits.per_minute > 0 {

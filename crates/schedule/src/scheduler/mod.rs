@@ -43,11 +43,6 @@ const READY_BYTES_LAST: usize = 8 * READY_BYTES_MAX;
 const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Event data that are smaller are always kept: to read them again takes longer than they are worth.
 const BARE_FROM: usize = 4 << 10;
-/// Requests that are begun before the first of them has had [`YOUNG_MS`] to end: more at once only make each dearer, where
-/// answers come fast (measured: 96 cost 34 us each, 256 cost 45 us).
-const YOUNG_MOST: usize = 96;
-/// What has been under way for so long does not count as just begun.
-const YOUNG_MS: u64 = 4;
 /// Between two pages of retries, when nothing else wakes the worker.
 const DUE_PAUSE_MS: u64 = 20;
 /// How far ahead retries are read into memory.
@@ -140,7 +135,6 @@ enum Place {
     },
     InFlight {
         slow: bool,
-        young: bool,
     },
 }
 
@@ -221,9 +215,6 @@ pub struct Scheduler {
     in_flight: usize,
     /// Of those, the requests to endpoints that are not known to be fast.
     slow_in_flight: usize,
-    /// Requests that have hardly begun, and how many of them are still under way.
-    young: VecDeque<(u64, usize, Uuid)>,
-    young_in_flight: usize,
     /// Starts in order, to find those that have become slow.
     started: VecDeque<(u64, usize, Uuid)>,
     retries: BinaryHeap<Reverse<(i64, usize, Uuid)>>,

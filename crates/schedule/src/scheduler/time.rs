@@ -12,7 +12,6 @@ impl Scheduler {
             self.retries.pop();
             self.fire(key, id);
         }
-        self.grow_up(now);
         while let Some(&Reverse((at, index))) = self.held.peek() {
             if at > now.mono_ms {
                 break;
@@ -55,7 +54,7 @@ impl Scheduler {
                 self.started.pop_front();
                 continue;
             };
-            let Place::InFlight { slow, .. } = &mut delivery.place else {
+            let Place::InFlight { slow } = &mut delivery.place else {
                 self.started.pop_front();
                 continue;
             };
@@ -121,12 +120,7 @@ impl Scheduler {
             .started
             .front()
             .map(|&(started, ..)| (started + SLOW_MS).saturating_sub(now.mono_ms));
-        let young = self
-            .young
-            .front()
-            .filter(|_| self.young_in_flight >= YOUNG_MOST)
-            .map(|&(started, ..)| (started + YOUNG_MS).saturating_sub(now.mono_ms));
-        [retry, held, group, ended, slow, young]
+        [retry, held, group, ended, slow]
             .into_iter()
             .flatten()
             .min()
