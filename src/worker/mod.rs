@@ -89,6 +89,8 @@ pub(crate) struct Worker {
     reread_ms: u64,
     /// Stages that failed for want of something, and are tried again soon.
     pauses: Pauses,
+    /// Whether more could be handed over, if delivery threads had not so much before them.
+    held_back: bool,
 }
 
 fn limits(settings: &Settings, descriptors: usize) -> Limits {
@@ -198,7 +200,8 @@ impl Worker {
                     self.upkeep();
                     end_between_transactions();
                 }
-                // Settling may have brought rows into memory.
+                // Settling may have brought rows into memory, and the time of others may have come.
+                self.scheduler.tick(clock::now());
                 self.claim();
             } else {
                 self.settle_if_due();
@@ -209,8 +212,7 @@ impl Worker {
             self.slot
                 .threads
                 .store(self.pool.threads() as u32, Ordering::Relaxed);
-            let tick = self.scheduler.tick(clock::now());
-            let sleep = self.sleep_ms(tick.wake_in_ms);
+            let sleep = self.sleep_ms();
             if sleep > 1_000 {
                 // SAFETY: outside of a transaction. Nothing happens for a while: let autovacuum know now.
                 unsafe {
@@ -329,12 +331,15 @@ impl Worker {
     /// Hands over what may start: unless somebody has changed webhooks, which is to be looked at first, since
     /// 100 ms after a pause has committed no request may start.
     fn claim(&mut self) {
-        if self.definitions.have_changed(self.slot) || self.unwritten() >= UNWRITTEN_MOST {
-            return;
-        }
-        while self.pool.ahead() < AHEAD_MOST
-            && let Some(claim) = self.scheduler.claim(&self.limits, clock::now())
-        {
+        self.held_back = false;
+        while !self.definitions.have_changed(self.slot) && self.unwritten() < UNWRITTEN_MOST {
+            self.held_back = self.pool.ahead() >= AHEAD_MOST;
+            if self.held_back {
+                return;
+            }
+            let Some(claim) = self.scheduler.claim(&self.limits, clock::now()) else {
+                return;
+            };
             match claim.endpoint {
                 Ok(endpoint) => self.pool.submit(Job {
                     token: claim.token,
@@ -372,7 +377,7 @@ impl Worker {
         }
     }
 
-    fn sleep_ms(&self, tick: Option<u64>) -> u64 {
+    fn sleep_ms(&self) -> u64 {
         let now = clock::mono_ms();
         let next = |at: u64| at.saturating_sub(now);
         if !self.settings.enabled {
@@ -383,10 +388,10 @@ impl Worker {
         }
         // Without room the poll is overdue, and has to wait for what makes room.
         let mut sleep = next(self.polled_ms + POLL_MS).max(u64::from(self.room() == 0));
-        if let Some(tick) = tick {
-            sleep = sleep.min(tick);
+        if let Some(due) = self.scheduler.wake_in(clock::now()) {
+            sleep = sleep.min(due);
         }
-        if self.pool.ahead() >= AHEAD_MOST {
+        if self.held_back {
             sleep = sleep.min(AHEAD_MS);
         }
         let pause = |stage| self.pauses.left(stage, now);

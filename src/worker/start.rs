@@ -181,6 +181,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         sweep_took_ms: None,
         reread_ms: clock::mono_ms(),
         pauses: Pauses::default(),
+        held_back: false,
     };
     if let Err(error) = worker.load_definitions() {
         fail(&error);

@@ -437,7 +437,7 @@ impl Reactor {
                 worked = Instant::now();
             }
             let left = idle.saturating_sub(worked.elapsed());
-            if left.is_zero() || (stopping && !at_work) {
+            if !at_work && (left.is_zero() || stopping) {
                 tidy(Tidy::All);
                 let mut lives = lock(lives);
                 if lock(&self.inbox.messages).is_empty() {

@@ -23,5 +23,5 @@ pub use pauses::Pauses;
 pub use record::{
     Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit, Wanted,
 };
-pub use scheduler::{Claim, Ended, Limits, Now, Scheduler, Tick};
+pub use scheduler::{Claim, Ended, Limits, Now, Scheduler};
 pub use snapshot::{Position, Snapshot, Stretch};

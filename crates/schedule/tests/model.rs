@@ -533,8 +533,7 @@ fn what_has_been_answered_is_written_within_40_ms_though_others_of_its_event_are
     world.end(0, 200);
     world.pass(39);
     assert_eq!(world.scheduler.units(), 0, "it may be over any moment");
-    let tick = world.scheduler.tick(world.now);
-    assert_eq!(tick.wake_in_ms, Some(1));
+    assert_eq!(world.scheduler.wake_in(world.now), Some(1));
     world.pass(1);
     let units = world.scheduler.take_units();
     assert_eq!(

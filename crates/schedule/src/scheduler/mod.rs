@@ -117,13 +117,6 @@ pub struct Ended {
     pub remark: Option<String>,
 }
 
-/// What [`Scheduler::tick`] found.
-#[derive(Debug, Default)]
-pub struct Tick {
-    /// Milliseconds until it wants to be called again; `None`: not before something happens.
-    pub wake_in_ms: Option<u64>,
-}
-
 #[derive(Debug)]
 enum Place {
     Ready,

@@ -4,7 +4,7 @@ use super::*;
 
 impl Scheduler {
     /// Does what is due by time alone.
-    pub fn tick(&mut self, now: Now) -> Tick {
+    pub fn tick(&mut self, now: Now) {
         while let Some(&Reverse((due_ms, key, id))) = self.retries.peek() {
             if due_ms > now.unix_ms {
                 break;
@@ -74,9 +74,6 @@ impl Scheduler {
                 self.list(index);
             }
         }
-        Tick {
-            wake_in_ms: self.wake_in(now),
-        }
     }
 
     /// Makes everything that has ended ready to be written, though others of its event have not: nothing more will end.
@@ -100,7 +97,9 @@ impl Scheduler {
             })
     }
 
-    pub(super) fn wake_in(&self, now: Now) -> Option<u64> {
+    /// Milliseconds until [`Scheduler::tick`] has something to do; `None`: not before something happens.
+    #[must_use]
+    pub fn wake_in(&self, now: Now) -> Option<u64> {
         let retry = self.retries.peek().map(|Reverse((due_ms, ..))| {
             u64::try_from(due_ms.saturating_sub(now.unix_ms)).unwrap_or(0)
         });
