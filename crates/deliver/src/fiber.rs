@@ -564,17 +564,10 @@ impl Reactor {
 
     /// Starts what waits, as far as not too much has just begun.
     fn begin(&self) {
-        while !self.tasks.borrow().is_empty() {
-            if self.young.get() >= self.most_young {
-                self.grow_up(Instant::now());
-            }
-            if self.young.get() >= self.most_young {
-                return;
-            }
+        while self.young.get() < self.most_young {
             let task = self.tasks.borrow_mut().pop_front();
-            if let Some(task) = task {
-                self.start(task);
-            }
+            let Some(task) = task else { return };
+            self.start(task);
         }
     }
 
