@@ -1,6 +1,8 @@
 """Pausing, changing and deleting a webhook while it is at work; what the writer feels of all this; the order of things."""
 
+import json
 import time
+from datetime import timedelta
 
 import pytest
 import signatures
@@ -128,6 +130,23 @@ def test_100_ms_after_a_pause_has_committed_no_request_starts_and_all_goes_on_af
     db.update_webhook(webhook, active=True)
     db.wait_for_states(webhook, delivered=EVENTS, timeout=20)
     assert len(receiver.to("/hook")) == EVENTS, "each once"
+
+
+@pytest.mark.settings(
+    {"webhooks.deliveries_per_minute": "0", "webhooks.max_in_flight": "1000", "webhooks.max_payload": "8MB"}
+)
+def test_100_ms_after_many_webhooks_with_large_bodies_are_paused_no_request_starts(db, receiver):
+    """A thread that has many to sign and to send takes long: by the log, since to receive them takes longer still."""
+    webhooks = [db.create_webhook(receiver.url(f"/{number}"))["id"] for number in range(60)]
+    data = {"object": "activity", "content": "a" * 3_000_000}
+    db.execute("SELECT count(webhooks.emit('user.activity', %s::jsonb)) FROM generate_series(1, 12)", json.dumps(data))
+    receiver.wait(5)
+    db.execute("SELECT count(webhooks.update_webhook(id, '{\"active\": false}')) FROM unnest(%s::text[]) id", webhooks)
+    paused = db.one("SELECT clock_timestamp()")
+    db.wait_until("SELECT in_flight FROM webhooks.status", 0, timeout=60)
+    db.wait_until("SELECT count(*) FROM webhooks.attempts", len(receiver.to()))
+    latest = db.one("SELECT max(started_at) FROM webhooks.attempts")
+    assert latest < paused + timedelta(seconds=QUIET_AFTER_SECONDS)
 
 
 def test_100_ms_after_a_delete_has_committed_no_request_starts_and_the_rest_is_cancelled(db, receiver):

@@ -43,7 +43,7 @@ const SETTLE_UNITS: usize = 256;
 /// Outcomes that wait to be written, because that fails for now, at which no more requests are made.
 const UNWRITTEN_MOST: usize = 10_000;
 
-/// Requests that delivery threads have been given and not begun, at which they get no more: enough to begin while a
+/// Small requests that delivery threads have been given and not begun, at which they get no more: enough to begin while a
 /// transaction takes the main thread some milliseconds, and few enough to be begun soon after a pause.
 const AHEAD_MOST: usize = 256;
 /// How soon more is handed over then, if no outcome wakes the worker before.

@@ -49,6 +49,8 @@ const MOST_THREADS: usize = 4;
 /// Requests that a thread begins before the first of them has had a few milliseconds to end: more at once only make each
 /// dearer, where answers come fast (measured with two threads: 48 cost 34 µs each, 128 cost 45 µs).
 const MOST_YOUNG: usize = 48;
+/// So many bytes of data cost a thread about as much, to sign and send, as a small request does altogether.
+const BYTES_LIKE_A_REQUEST: usize = 16 * 1024;
 /// How many connections are kept in all: each takes a file descriptor, of which a process often has 1024.
 const MOST_KEPT: usize = 256;
 
@@ -67,7 +69,7 @@ struct Shared {
     loops: Vec<Loop>,
     outcomes: Outcomes,
     in_flight: AtomicUsize,
-    /// Jobs that threads have been given and not begun.
+    /// Jobs that threads have been given and not begun, by [`weight`].
     ahead: AtomicUsize,
 }
 
@@ -210,7 +212,7 @@ impl Pool {
         self.shared.in_flight.load(Ordering::Relaxed)
     }
 
-    /// How many jobs threads have been given and not begun.
+    /// How much threads have been given and not begun, in small requests: a large one counts as many.
     pub fn ahead(&self) -> usize {
         self.shared.ahead.load(Ordering::Relaxed)
     }
@@ -267,7 +269,7 @@ struct Taken {
 impl Taken {
     fn begin(&mut self) -> Option<Job> {
         let job = self.job.take()?;
-        self.shared.ahead.fetch_sub(1, Ordering::Relaxed);
+        self.shared.ahead.fetch_sub(weight(&job), Ordering::Relaxed);
         Some(job)
     }
 }
@@ -284,7 +286,7 @@ impl Shared {
     /// Gives a job to a thread: that of its webhook, which has its connections.
     fn begin(self: &Arc<Self>, job: Job) {
         let which = (job.target.webhook.as_u128() % self.loops.len() as u128) as usize;
-        self.ahead.fetch_add(1, Ordering::Relaxed);
+        self.ahead.fetch_add(weight(&job), Ordering::Relaxed);
         let mut taken = Taken {
             shared: Arc::clone(self),
             job: Some(job),
@@ -368,6 +370,11 @@ impl Shared {
             self.begin(job);
         }
     }
+}
+
+/// How many small requests a job costs.
+fn weight(job: &Job) -> usize {
+    1 + job.event.data.len() / BYTES_LIKE_A_REQUEST
 }
 
 /// `None` when it panicked.
