@@ -46,8 +46,8 @@ portal-test: ## tests of the page in Chromium: make portal-test PG=15 [ARGS='arg
 	@scripts/portal-test $(PG) $(ARGS)
 
 ROUNDS ?= 50
-faults: ## kill, fill, cut off and promote while events flow, the table in target/faults [ROUNDS=50] (PG=18)
-	@scripts/faults $(PG) $(ROUNDS)
+faults: ## everything that happens to a server while events flow, soak included, the table in target/faults [ROUNDS=50 MINUTES=10] (PG=18)
+	@MINUTES=$(MINUTES) scripts/faults $(PG) $(ROUNDS)
 
 bench: ## speed beside graphile-worker and pg-boss, the table in target/bench (PG=18 for the other server)
 	@bench/run $(PG)

@@ -63,6 +63,28 @@ def turn(request, meeting_place):
         yield
 
 
+# What becomes of a fault
+
+
+@pytest.fixture
+def row(request):
+    """Notes a row of the table of faults, in the file that FAULTS_ROWS names: fault, rounds, events, lost, sent again, how many
+    could have been, seconds until events arrived again."""
+
+    def note(fault, rounds, events, lost=0, again=0, bound=0, resume=()):
+        resume = sorted(resume)
+        times = f"{resume[len(resume) // 2]:.2f} s ({resume[-1]:.2f} s)" if resume else "–"
+        line = f"| {' | '.join(map(str, [fault, rounds, events, lost, again, bound, times]))} |"
+        print(line)
+        if rows := os.environ.get("FAULTS_ROWS"):
+            path, number, _ = request.node.location
+            with Path(rows).open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.write(f"{path}:{number:05}\t{line}\n")
+
+    return note
+
+
 # Servers
 
 

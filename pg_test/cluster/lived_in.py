@@ -95,7 +95,8 @@ class LivedIn:
             assert db.one("SELECT has_type_privilege(%s, %s, 'USAGE')", role, f"webhooks.{right}_access") is True
 
     def assert_is_delivered(self, db, timeout=20):
-        """What waited is sent, with the ids it had, each to whom it waited for, and nothing of what had ended."""
+        """What waited is sent, with the ids it had, each to whom it waited for, and nothing of what had ended.
+        Its requests."""
         sent_to = {name: self.waiting_for(name) for name in self.webhooks if name != "paused"}
         assert {name: len(ids) for name, ids in sent_to.items() if ids} == {
             "plain": 4,
@@ -115,6 +116,7 @@ class LivedIn:
             assert all(it.header("webhook-id") == events[it.header("X-Lanonasis-Delivery")] for it in requests)
         assert self._after("/retried")[0].json["attempt"] >= 2
         assert len(self._after("/plain")[0].all("X-Lanonasis-Signature-Previous")) == 1
+        return self.receiver.to()[self.received :]
 
     def assert_goes_on(self, db):
         """New events are captured and sent; a pause is still one, and what it holds is sent after it."""

@@ -1,6 +1,7 @@
 """DROP EXTENSION, CREATE EXTENSION and what they meet: writers that go on, a worker that is busy, callers and readers."""
 
 import threading
+import time
 
 import psycopg
 import pytest
@@ -56,12 +57,12 @@ def installed(db, receiver, path):
     return db.create_webhook(receiver.url(path), ["memory.*", "note.*"])
 
 
-def test_drop_and_create_extension_under_load_fail_no_writer_and_hold_none_up(telling, receiver):
+def test_drop_and_create_extension_under_load_fail_no_writer_and_hold_none_up(telling, receiver, row):
     db = telling
     statement = two_tables(db)
     installed(db, receiver, "/0")
     ended = threading.Event()
-    rude = []
+    rude, resume = [], []
 
     def call(query):
         session = db.connect()
@@ -81,9 +82,11 @@ def test_drop_and_create_extension_under_load_fail_no_writer_and_hold_none_up(te
         with Writers(db, statement, 4) as writers:
             for turn in range(1, 6):
                 writers.wait_for_more(40)
+                at = time.monotonic()
                 until_done(db.session, "DROP EXTENSION webhooks CASCADE")
                 writers.wait_for_more(20)
                 installed(db, receiver, f"/{turn}")
+                resume.append(receiver.wait(1, f"/{turn}")[0].at - at)
                 first = max(writers.wait_for_more(40)) + 1
             last = max(writers.wait_for_more(40))
     finally:
@@ -98,6 +101,8 @@ def test_drop_and_create_extension_under_load_fail_no_writer_and_hold_none_up(te
     expected = {str(number) for number in writers.done if first <= number <= last}
     sent = [it.data["id"] for it in receiver.to("/5") if it.json["type"] == "memory.created"]
     assert expected <= set(sent) and len(sent) == len(set(sent))
+    fault = f"`DROP EXTENSION … CASCADE`, `CREATE EXTENSION` (a writer took {writers.longest:.2f} s at most)"
+    row(fault, len(resume), f"{len(sent):,} of the last life", resume=resume)
 
 
 @pytest.mark.parametrize("drop", ["DROP EXTENSION webhooks CASCADE", "DROP SCHEMA webhooks CASCADE"])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 
 import pytest
 from lived_in import SETTINGS, LivedIn
@@ -45,7 +46,7 @@ def upgrade(old, new):
         raise
 
 
-def test_everything_goes_on_after_pg_upgrade(two, make_database, receiver):
+def test_everything_goes_on_after_pg_upgrade(two, make_database, receiver, row):
     old, new = two
     old.start()
     db = make_database(server=old)
@@ -58,13 +59,15 @@ def test_everything_goes_on_after_pg_upgrade(two, make_database, receiver):
         server.stop()
     upgrade(old, new)
     assert receiver.to()[lived.received :] == [], "pg_upgrade starts both servers, and neither sends"
+    at = time.monotonic()
     new.start()
     db.server = new
     db.reconnect()
     lived.assert_is_there(db)
-    lived.assert_is_delivered(db)
+    sent = lived.assert_is_delivered(db)
     # Here the history has come along.
     after = set(map(str, db.rows("SELECT * FROM webhooks.deliveries WHERE state <> 'pending'")))
     assert set(lived.history) <= after
     lived.assert_goes_on(db)
     assert new.alarms() == []
+    row("`pg_upgrade` from 15", 1, f"{len(sent)} waiting", resume=[sent[0].at - at])

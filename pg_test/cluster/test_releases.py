@@ -4,6 +4,7 @@ catalog that do not belong together say what mends it."""
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
 from definitions import definitions, differences
@@ -73,7 +74,7 @@ def test_the_comparison_names_what_differs(db, make_database):
         fresh = definitions(db)  # the next one is what differs from here
 
 
-def test_an_upgrade_under_load_fails_no_writer_holds_none_up_and_loses_nothing(old, receiver):
+def test_an_upgrade_under_load_fails_no_writer_holds_none_up_and_loses_nothing(old, receiver, row):
     db = old
     webhook = db.create_webhook(receiver.url(), ["memory.*"])
     paused = db.create_webhook(receiver.url("/paused"), ["memory.*"], active=False)
@@ -84,8 +85,9 @@ def test_an_upgrade_under_load_fails_no_writer_holds_none_up_and_loses_nothing(o
     assert db.one("SELECT backlog FROM webhooks.status") == 20 and receiver.to() == []
     with Writers(db, lambda number: [("INSERT INTO memories VALUES (%s, 'a')", number)]) as writers:
         writers.wait_for_more(50)
+        at = time.monotonic()
         until_done(db.session, "ALTER EXTENSION webhooks UPDATE")
-        receiver.wait(1, timeout=LONGEST_SECONDS)
+        resumed = receiver.wait(1, timeout=LONGEST_SECONDS)[0].at - at
         writers.wait_for_more(50)
     assert writers.errors == []
     assert writers.longest < LONGEST_SECONDS, f"a writer took {writers.longest:.1f} s"
@@ -94,6 +96,8 @@ def test_an_upgrade_under_load_fails_no_writer_holds_none_up_and_loses_nothing(o
     sent = [int(it.data["id"]) for it in receiver.to("/hook")]
     assert sorted(sent) == sorted([*range(-20, 0), *writers.done])
     assert len(db.deliveries(webhook, "delivered")) == len(sent) and db.deliveries(paused) == []
+    fault = f"`ALTER EXTENSION … UPDATE` (a writer took {writers.longest:.2f} s at most)"
+    row(fault, 1, f"{len(sent):,}", resume=[resumed])
 
 
 # Library and catalog of different versions

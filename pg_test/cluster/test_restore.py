@@ -1,6 +1,8 @@
 """A dump goes into another cluster, whose transactions are far ahead or far behind and whose worker runs already: everything
 that is configured, and everything that waits, is there and goes on."""
 
+import time
+
 import pytest
 from lived_in import SETTINGS, LivedIn
 from server import Server
@@ -77,20 +79,23 @@ def has_looked(db):
 
 
 @pytest.mark.parametrize("source, target", [(FAR_AHEAD, []), ([], FAR_AHEAD)], ids=["far_behind", "far_ahead"])
-def test_a_dump_goes_on_in_a_cluster_that_is(make_cluster, make_database, dumped, source, target):
+def test_a_dump_goes_on_in_a_cluster_that_is(make_cluster, make_database, dumped, source, target, row):
     lived, archive, roles = dumped(make_cluster(*source))
     other = make_cluster(*target)
     db = begin_restore(archive, roles, other, make_database)
+    at = time.monotonic()
     restore(db, archive, "--section=data")
     restore(db, archive, "--section=post-data")
     lived.assert_is_there(db)
     # At once, not at the next sweep.
-    lived.assert_is_delivered(db)
+    sent = lived.assert_is_delivered(db)
     # The history is not dumped: what there is now has been made here.
     logged = {it["id"] for it in db.rows("SELECT id FROM webhooks.deliveries WHERE state <> 'pending'")}
     assert logged == {it["id"] for it in lived.waiting} - lived.waiting_for("paused")
     assert lived.history
     lived.assert_goes_on(db)
+    where = "ahead" if target else "behind"
+    row(f"`pg_dump`, `pg_restore` where transactions are far {where}", 1, f"{len(sent)} waiting", resume=[sent[0].at - at])
 
 
 def test_what_a_restore_brings_before_its_webhooks_is_kept_for_them(make_cluster, make_database, dumped):

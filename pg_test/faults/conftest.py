@@ -1,12 +1,9 @@
 """What the fault tests share: how often a fault comes, and the table of what came of it.
 
-ROUNDS (default 3, the short form) is how often what comes at random moments comes; the rows of the table are appended to the
-file that FAULTS_ROWS names.
+ROUNDS (default 3, the short form) is how often what comes at random moments comes.
 """
 
-import fcntl
 import os
-from pathlib import Path
 
 import pytest
 
@@ -78,29 +75,20 @@ def flow(make_flowing):
 
 
 @pytest.fixture
-def record(request):
-    """Checks an account, and notes it as a row of the table: fault, rounds, events, lost, duplicated, bound, time to resume."""
+def record(row):
+    """Checks an account, and notes it as a row of the table."""
 
     def note(fault, account, rounds=None, vanishing=False):
         account.check(vanishing)
-        resume = account.resume_seconds
-        times = f"{resume[len(resume) // 2]:.2f} s ({resume[-1]:.2f} s)" if resume else "–"
-        cells = [
+        row(
             fault,
             rounds if rounds is not None else len(account.strikes),
             f"{account.events:,} ({account.rate:.0f}/s)",
-            len(account.lost),
-            len(account.duplicates),
-            account.bound,
-            times,
-        ]
-        line = "| " + " | ".join(map(str, cells)) + " |"
-        print(line)
-        if rows := os.environ.get("FAULTS_ROWS"):
-            path, number, _ = request.node.location
-            with Path(rows).open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                file.write(f"{path}:{number:05}\t{line}\n")
+            lost=len(account.lost),
+            again=len(account.duplicates),
+            bound=account.bound,
+            resume=account.resume_seconds,
+        )
         return account
 
     return note
