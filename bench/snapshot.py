@@ -14,6 +14,10 @@ from sinks import Timing
 from usage import anonymous_mb, cpu_seconds, descriptors, threads
 
 WEBHOOKS = 20
+# Each webhook's requests at once, as webhooks.concurrent_deliveries has it.
+AT_ONCE = 5
+# A delivery thread that has had nothing to do for 30 s ends, and closes what connections were kept.
+REST_SECONDS = 60
 # Rows a statement, statements a second.
 ROWS, STATEMENTS = 50, 20
 # So many at once before. A second in which this machine does something else makes 1,000 wait, whenever that is, and what they
@@ -38,7 +42,7 @@ class Soak:
     def write(self, minutes):
         with self.db.connect() as session:
             self.insert(session, 1, BURST)
-            setting.until_empty(self.db)
+            self.at_rest = [self.rest()]
             self.began = sample_at = time.monotonic()
             for number in range(minutes * 60 * STATEMENTS):
                 time.sleep(max(0.0, self.began + number / STATEMENTS - time.monotonic()))
@@ -47,6 +51,17 @@ class Soak:
                     self.sample(now)
                     sample_at += SAMPLE_SECONDS
         self.arrived = self.sink.arrivals(len(self.committed), timeout=120)
+        self.at_rest.append(self.rest())
+
+    def rest(self):
+        """Waits until the worker has nothing to do and no delivery threads; how many descriptors it has that are no files,
+        which PostgreSQL opens and closes as it likes."""
+        setting.until_empty(self.db)
+        deadline = time.monotonic() + REST_SECONDS
+        while threads(self.pid) > 1:
+            assert time.monotonic() < deadline, f"{threads(self.pid)} threads after {REST_SECONDS} s of rest"
+            time.sleep(0.1)
+        return sum(not it.startswith("/") for it in descriptors(self.pid))
 
     def insert(self, session, first, count):
         """Rows in one statement; when they were committed."""
@@ -57,8 +72,10 @@ class Soak:
 
     def sample(self, now):
         self.sink.arrivals(0)  # so that its process need not keep them all
+        opened = descriptors(self.pid)
+        sockets = sum(it.startswith("socket:") for it in opened)
         self.samples.append(
-            (now, anonymous_mb(self.pid), descriptors(self.pid), threads(self.pid), cpu_seconds([self.pid]))
+            (now, anonymous_mb(self.pid), len(opened), threads(self.pid), cpu_seconds([self.pid]), sockets)
         )
 
     def minute(self, at):
@@ -89,7 +106,6 @@ def run(report):
             holder.execute("SELECT count(*) FROM memories")
             soak = Soak(db, sink)
             soak.write(minutes)
-            setting.until_empty(db)
             assert db.wait_for_worker() == soak.pid, "the worker was started again"
     finally:
         sink.close()
@@ -103,5 +119,10 @@ def run(report):
     for number, name, digits in ((0, "memory of the worker, MB", 1), (1, "file descriptors", 0), (2, "threads", 0), (3, "CPU seconds", 2)):
         values = [early[number], half[number], late[number]]
         report.tell("soak", f"{name}: second minute, middle, last minute", Figure(values, "", digits))
-    for number, name, most in ((0, "memory", 1.05), (1, "file descriptors", 1.1), (2, "threads", 1.1)):
+    for number, name, most in ((0, "memory", 1.05), (2, "threads", 1.1)):
         report.at_most("soak", f"{name} of the worker, last minute against the middle", Figure([late[number] / half[number]], "×", 3), most)
+    # Under load they come and go with the connections that are kept: as many as were needed at once, a moment ago.
+    connections = max(it[5] for it in soak.samples)
+    report.at_most("soak", f"connections of the worker, at most, for {WEBHOOKS} webhooks", Figure([connections], ""), WEBHOOKS * AT_ONCE)
+    before, after = soak.at_rest
+    report.at_most("soak", "descriptors at rest that are no files, after all against before", Figure([after / before], "×", 3), 1.0)

@@ -33,8 +33,12 @@ def anonymous_mb(pid):
 
 
 def descriptors(pid):
-    """How many files and sockets a process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """What a process has open: paths of files, and others such as `socket:[1]`."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(entry))
+    return found
 
 
 def threads(pid):
