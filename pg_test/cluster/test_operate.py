@@ -215,6 +215,7 @@ def test_metrics_count_deliveries(db, receiver):
         db.wait_for_states(webhook, delivered=n + 1)
     db.emit()
     db.wait_for_states(webhook, failed=1)
+    db.settle()
 
     def growth(text):
         return {value - before.get(name, 0) for name, value in samples(text).items()}
