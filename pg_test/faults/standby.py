@@ -68,5 +68,5 @@ class Standby(Server):
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:
                 return file.read().replace(b"\0", b" ").decode().strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # the latter when it goes while it is looked at
             return ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from server import pg_config  # noqa: F401  (which server is tested)
+from server import is_alive
 
 TOP = Path(__file__).parents[2]
 STACK = TOP / "serve/stack"
@@ -31,14 +31,6 @@ CODES = {
 INSIDES = re.compile(
     r"postgres|pgrst|sqlstate|\bsql\b|relation|schema|function|permission denied|syntax at|nginx|\bnull value\b", re.IGNORECASE
 )
-
-
-def runs(pid):
-    """Whether a process runs: one that has ended may still be listed, until its parent has heard of it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 class Gateway:
@@ -83,7 +75,7 @@ class Gateway:
         self.client.close()
         pids = [int((self.dir / f"{name}.pid").read_text()) for name in ("postgrest", "nginx")]
         subprocess.run([STACK, "stop", self.dir], check=True)
-        assert not [pid for pid in pids if runs(pid)], "serve/stack leaves processes behind"
+        assert not [pid for pid in pids if is_alive(pid)], "serve/stack leaves processes behind"
 
     def raw(self, request):
         """What comes back for these bytes: status and envelope."""
@@ -98,7 +90,7 @@ class Gateway:
         """Ends PostgREST alone."""
         pid = int((self.dir / "postgrest.pid").read_text())
         os.kill(pid, 15)
-        while runs(pid):
+        while is_alive(pid):
             pass
 
 
