@@ -11,8 +11,10 @@ use uuid::Uuid;
 
 /// Rows removed or cancelled in one transaction.
 const STEP: i64 = 1_000;
-/// Time between two steps while there is more to do.
+/// Time between the beginnings of two steps while there is more to do.
 const STEP_MS: u64 = 50;
+/// While events wait to be read, steps take at most the so-manyth part of the time.
+const STEP_SHARE: u64 = 20;
 /// Longest time between two passes of retention.
 const PASS_MS: u64 = 60_000;
 
@@ -84,7 +86,8 @@ pub(super) struct Upkeep {
     /// Where retention stands; `None`: at rest.
     pass: Option<Pass>,
     passed_ms: u64,
-    stepped_ms: u64,
+    /// When the next step is due, if there is more to do.
+    step_ms: u64,
     looked_ms: u64,
 }
 
@@ -108,14 +111,14 @@ impl Upkeep {
     /// What waits for this webhook is to be cancelled.
     pub(super) fn cancel(&mut self, webhook: Uuid) {
         self.cancelling.push_back(webhook);
-        self.stepped_ms = 0;
+        self.step_ms = 0;
     }
 
     /// When there is something to do, in milliseconds from `now`.
     pub(super) fn next_ms(&self, now: u64) -> u64 {
         let looking = (self.looked_ms + 1_000).saturating_sub(now);
         let stepping = if !self.cancelling.is_empty() || self.pass.is_some() {
-            (self.stepped_ms + STEP_MS).saturating_sub(now)
+            self.step_ms.saturating_sub(now)
         } else {
             u64::MAX
         };
@@ -133,8 +136,7 @@ impl Worker {
     /// Does a step of whatever is due.
     pub(super) fn upkeep(&mut self) {
         let now = clock::mono_ms();
-        if now >= self.upkeep.stepped_ms + STEP_MS {
-            self.upkeep.stepped_ms = now;
+        if now >= self.upkeep.step_ms {
             // A row that is yet to be written must not come behind the cancellation.
             let written = self.unwritten() == 0;
             if let Some(webhook) = self.upkeep.cancelling.front().copied().filter(|_| written) {
@@ -142,6 +144,13 @@ impl Worker {
             } else if self.upkeep.pass.is_some() {
                 self.retention_step();
             }
+            let share = if self.position.has_more() {
+                STEP_SHARE
+            } else {
+                1
+            };
+            let took = clock::mono_ms().saturating_sub(now) + 1;
+            self.upkeep.step_ms = now + STEP_MS.max(share * took);
         }
         if now >= self.upkeep.looked_ms + 1_000 {
             self.upkeep.looked_ms = now;
