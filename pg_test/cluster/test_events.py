@@ -1,5 +1,6 @@
 """Each event type of the contract: when it is sent and what it holds."""
 
+import itertools
 import json
 
 import pytest
@@ -246,6 +247,27 @@ def test_analytics_update_gives_each_owner_its_own_figures(db, receiver):
         assert list(data["latency_ms"]) == ["p50", "p95", "p99"]
         assert sum(data["deliveries"] for data in updates(owner)) >= count
         assert sum(data["failures"] for data in updates(owner)) == 0
+
+
+@pytest.mark.settings({"webhooks.analytics_interval": "2s"})
+def test_analytics_update_tells_also_of_what_was_not_committed_yet_when_the_period_ended(db, receiver):
+    db.memories()
+    db.create_webhook(receiver.url("/updates"), ["analytics.update"])
+    db.create_webhook(receiver.url("/memories"), ["memory.created"])
+
+    def updates(n):
+        return [it.json["data"] for it in receiver.wait(n, "/updates")]
+
+    n = len(updates(1))
+    with db.connect() as session, session.transaction():
+        session.execute("INSERT INTO memories DEFAULT VALUES")
+        updates(n + 1)
+    committed = db.one("SELECT clock_timestamp()")
+    while time_of(updates(n)[-1]["to"]) < committed:
+        n += 1
+    assert sum(data["events"].get("memory.created", 0) for data in updates(n)) == 1
+    for before, after in itertools.pairwise(updates(n)):
+        assert after["from"] == before["to"]
 
 
 # webhook.disabled and delivery.failed

@@ -1,10 +1,11 @@
 //! system.health and analytics.update, when their time has come and somebody subscribes.
 
+use super::upkeep::LOOK_MS;
 use super::{UPKEEP, Worker};
 use crate::emit::store::{NewEvent, Store};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Rows, Statement};
-use crate::seam::transaction::{Isolation, transaction};
+use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use pgrx::pg_sys;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use webhooks_core::time::iso_millis;
@@ -29,6 +30,13 @@ static HEALTH: Statement = Statement::new(
              pg_catalog.pg_database_size(pg_catalog.current_database())
         FROM webhooks.status s",
     &[],
+);
+/// When the oldest transaction began that may have emitted what nobody sees yet, of those that did not begin before a time.
+static OPEN_SINCE: Statement = Statement::new(
+    c"SELECT pg_catalog.min(a.xact_start) FROM pg_catalog.pg_stat_activity a
+       WHERE a.datname = pg_catalog.current_database() AND a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()
+         AND a.xact_start >= $1",
+    &[pg_sys::TIMESTAMPTZOID],
 );
 /// For each owner that has any, and (`everybody`) over all: events by type.
 static EVENTS_BY_TYPE: Statement = Statement::new(
@@ -65,6 +73,7 @@ static ACTIVE_BY_OWNER: Statement = Statement::new(
 #[derive(Default)]
 pub(super) struct Reports {
     health_at_ms: Option<i64>,
+    /// Until when `analytics.update` has told.
     analytics_at_ms: Option<i64>,
     /// Whether the two have been read.
     known: bool,
@@ -200,20 +209,29 @@ impl Worker {
 
     fn analytics(&mut self, now_ms: i64, owners: BTreeSet<Option<String>>) {
         let every = i64::try_from(self.settings.analytics_interval.as_millis()).unwrap_or(i64::MAX);
+        // The first tells also what was emitted since the look before, which found nobody to tell.
         let from_ms = self
             .reports
             .analytics_at_ms
             .filter(|&at| at <= now_ms)
-            .unwrap_or(now_ms.saturating_sub(every));
+            .unwrap_or(
+                now_ms
+                    .saturating_sub(every)
+                    .saturating_sub_unsigned(LOOK_MS),
+            );
+        let to_ms = match reported_until(from_ms, now_ms) {
+            Ok(to_ms) => to_ms,
+            Err(error) => return self.rolled_back(UPKEEP, "figures", &error),
+        };
         let emitted = transaction(c"figures", Isolation::ReadCommitted, || {
             let events = sql::connect(|spi| {
-                spi.write(&NOTE_ANALYTICS, &[sql::time(now_ms)]);
-                let mut all = figures(spi, from_ms, now_ms);
+                spi.write(&NOTE_ANALYTICS, &[sql::time(to_ms)]);
+                let mut all = figures(spi, from_ms, to_ms);
                 owners
                     .into_iter()
                     .map(|owner| NewEvent {
                         event_type: "analytics.update".to_owned(),
-                        data: all.remove(&owner).unwrap_or_default().data(from_ms, now_ms),
+                        data: all.remove(&owner).unwrap_or_default().data(from_ms, to_ms),
                         owner,
                         ..NewEvent::default()
                     })
@@ -223,7 +241,7 @@ impl Worker {
         });
         match emitted {
             Ok(()) => {
-                self.reports.analytics_at_ms = Some(now_ms);
+                self.reports.analytics_at_ms = Some(to_ms);
                 self.slot
                     .woken
                     .store(true, std::sync::atomic::Ordering::Release);
@@ -231,6 +249,17 @@ impl Worker {
             Err(error) => self.rolled_back(UPKEEP, "figures", &error),
         }
     }
+}
+
+/// Until when all that was emitted is to be seen, by a transaction that begins after this: before the oldest transaction began
+/// that is still open, so that the next report tells of it. One that was open already when the period began is not waited for.
+fn reported_until(from_ms: i64, now_ms: i64) -> Result<i64, RolledBack> {
+    // From the next millisecond on: a period of none would tell nothing, and soon again.
+    let after = [sql::time(from_ms.saturating_add(1))];
+    let open_since = transaction(c"figures", Isolation::ReadCommitted, || {
+        sql::connect(|spi| spi.read(&OPEN_SINCE, &after).time(0, 1))
+    })?;
+    Ok(open_since.map_or(now_ms, |since| since.min(now_ms)))
 }
 
 fn store(events: Vec<NewEvent>) {

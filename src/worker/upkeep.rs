@@ -15,6 +15,8 @@ const STEP: i64 = 1_000;
 const STEP_MS: u64 = 50;
 /// While events wait to be read, steps take at most the so-manyth part of the time.
 const STEP_SHARE: u64 = 20;
+/// Time between two looks whether reports or a pass of retention are due.
+pub(super) const LOOK_MS: u64 = 1_000;
 /// Longest time between two passes of retention.
 const PASS_MS: u64 = 60_000;
 
@@ -116,7 +118,7 @@ impl Upkeep {
 
     /// When there is something to do, in milliseconds from `now`.
     pub(super) fn next_ms(&self, now: u64) -> u64 {
-        let looking = (self.looked_ms + 1_000).saturating_sub(now);
+        let looking = (self.looked_ms + LOOK_MS).saturating_sub(now);
         let stepping = if !self.cancelling.is_empty() || self.pass.is_some() {
             self.step_ms.saturating_sub(now)
         } else {
@@ -152,11 +154,11 @@ impl Worker {
             let took = clock::mono_ms().saturating_sub(now) + 1;
             self.upkeep.step_ms = now + STEP_MS.max(share * took);
         }
-        if now >= self.upkeep.looked_ms + 1_000 {
+        if now >= self.upkeep.looked_ms + LOOK_MS {
             self.upkeep.looked_ms = now;
             let retention_ms =
                 u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
-            let every = (retention_ms / 20).clamp(1_000, PASS_MS);
+            let every = (retention_ms / 20).clamp(LOOK_MS, PASS_MS);
             // Beside a poll, so that an idle worker runs nothing between two of them.
             let polled = now < self.polled_ms + 1_000;
             let due = polled && now >= self.upkeep.passed_ms + every;
