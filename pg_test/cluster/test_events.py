@@ -6,6 +6,8 @@ import json
 import pytest
 from database import Sink
 from forms import is_id, is_now, time_of
+from load import Writers
+from receiver import Answer
 
 ID = "11111111-1111-4111-8111-111111111111"
 AT = "2024-01-15T10:30:00.000Z"
@@ -249,25 +251,53 @@ def test_analytics_update_gives_each_owner_its_own_figures(db, receiver):
         assert sum(data["failures"] for data in updates(owner)) == 0
 
 
+class Updates:
+    """The data of the analytics.update that arrive, after the first."""
+
+    def __init__(self, db, receiver):
+        self.db, self.receiver = db, receiver
+        db.create_webhook(receiver.url("/updates"), ["analytics.update"])
+        self.first = len(receiver.wait(1, "/updates"))
+
+    def wait(self, n):
+        return [it.json["data"] for it in self.receiver.wait(self.first + n, "/updates")[self.first :]]
+
+    def wait_for_now(self):
+        """All until one whose period ends after this."""
+        now, n = self.db.one("SELECT clock_timestamp()"), 1
+        while time_of(self.wait(n)[-1]["to"]) <= now:
+            n += 1
+        return self.wait(n)
+
+
 @pytest.mark.settings({"webhooks.analytics_interval": "2s"})
 def test_analytics_update_tells_also_of_what_was_not_committed_yet_when_the_period_ended(db, receiver):
     db.memories()
-    db.create_webhook(receiver.url("/updates"), ["analytics.update"])
     db.create_webhook(receiver.url("/memories"), ["memory.created"])
-
-    def updates(n):
-        return [it.json["data"] for it in receiver.wait(n, "/updates")]
-
-    n = len(updates(1))
+    updates = Updates(db, receiver)
     with db.connect() as session, session.transaction():
         session.execute("INSERT INTO memories DEFAULT VALUES")
-        updates(n + 1)
-    committed = db.one("SELECT clock_timestamp()")
-    while time_of(updates(n)[-1]["to"]) < committed:
-        n += 1
-    assert sum(data["events"].get("memory.created", 0) for data in updates(n)) == 1
-    for before, after in itertools.pairwise(updates(n)):
+        updates.wait(1)
+    assert sum(it["events"].get("memory.created", 0) for it in updates.wait_for_now()) == 1
+
+
+@pytest.mark.settings({"webhooks.analytics_interval": "1s", "webhooks.deliveries_per_minute": 0})
+def test_analytics_updates_tell_of_each_event_and_each_delivery_once(db, receiver):
+    db.memories()
+    receiver.answer("/slower", Answer(delay=0.01))
+    for path in ("/fast", "/slower"):
+        db.create_webhook(receiver.url(path), ["memory.created"])
+    updates = Updates(db, receiver)
+    with Writers(db, lambda _: [("INSERT INTO memories DEFAULT VALUES",), ("SELECT pg_sleep(0.01)",)]):
+        updates.wait(4)
+    db.settle()
+    told = updates.wait_for_now()
+    assert sum(it["events"].get("memory.created", 0) for it in told) == db.one("SELECT count(*) FROM memories")
+    logged = "SELECT count(*) FROM webhooks.delivery WHERE state = 'delivered' AND completed_at >= %s AND completed_at < %s"
+    assert sum(it["deliveries"] for it in told) == db.one(logged, told[0]["from"], told[-1]["to"])
+    for before, after in itertools.pairwise(told):
         assert after["from"] == before["to"]
+        assert (time_of(after["to"]) - time_of(before["to"])).total_seconds() > 0.5, "more than one in an interval"
 
 
 # webhook.disabled and delivery.failed

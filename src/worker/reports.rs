@@ -1,7 +1,7 @@
 //! system.health and analytics.update, when their time has come and somebody subscribes.
 
 use super::upkeep::LOOK_MS;
-use super::{UPKEEP, Worker};
+use super::{SETTLE, UPKEEP, Worker, end_at_once, end_between_transactions, is_to_end};
 use crate::emit::store::{NewEvent, Store};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Rows, Statement};
@@ -10,6 +10,9 @@ use pgrx::pg_sys;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use webhooks_core::time::iso_millis;
 use webhooks_schedule::{How, Unit};
+
+/// How long a delivery thread may take, at most, to hand back what has ended.
+const HAND_BACK_MS: u64 = 20;
 
 static SINCE: Statement = Statement::new(
     c"SELECT health_at, analytics_at FROM webhooks.worker_state",
@@ -73,9 +76,10 @@ static ACTIVE_BY_OWNER: Statement = Statement::new(
 #[derive(Default)]
 pub(super) struct Reports {
     health_at_ms: Option<i64>,
-    /// Until when `analytics.update` has told.
     analytics_at_ms: Option<i64>,
-    /// Whether the two have been read.
+    /// Until when `analytics.update` has told: earlier than when it did, if transactions were open then.
+    told_until_ms: Option<i64>,
+    /// Whether these have been read.
     known: bool,
     /// Ends of the last minute: when (monotonic), delivered, failed.
     minute: VecDeque<(u64, u32, u32)>,
@@ -132,6 +136,7 @@ impl Worker {
                 Ok((health, analytics)) => {
                     self.reports.health_at_ms = health;
                     self.reports.analytics_at_ms = analytics;
+                    self.reports.told_until_ms = analytics;
                     self.reports.known = true;
                 }
                 Err(error) => {
@@ -172,6 +177,19 @@ impl Worker {
         }
     }
 
+    /// Writes what has ended, since deliveries are told of by when they did. `false`: that is not possible for now.
+    fn has_logged_all(&mut self) -> bool {
+        if self.pauses.left(SETTLE, clock::mono_ms()) > 0 {
+            return false;
+        }
+        end_between_transactions();
+        self.collect(&mut Vec::new());
+        self.scheduler.flush_ended(clock::now());
+        self.settle();
+        end_at_once();
+        self.unwritten() == 0 && !is_to_end()
+    }
+
     fn health(&mut self, now_ms: i64) {
         let (delivered, failed) = self.reports.per_minute();
         let emitted = transaction(c"figures", Isolation::ReadCommitted, || {
@@ -208,18 +226,21 @@ impl Worker {
     }
 
     fn analytics(&mut self, now_ms: i64, owners: BTreeSet<Option<String>>) {
+        if !self.has_logged_all() {
+            return;
+        }
         let every = i64::try_from(self.settings.analytics_interval.as_millis()).unwrap_or(i64::MAX);
         // The first tells also what was emitted since the look before, which found nobody to tell.
         let from_ms = self
             .reports
-            .analytics_at_ms
+            .told_until_ms
             .filter(|&at| at <= now_ms)
             .unwrap_or(
                 now_ms
                     .saturating_sub(every)
                     .saturating_sub_unsigned(LOOK_MS),
             );
-        let to_ms = match reported_until(from_ms, now_ms) {
+        let to_ms = match told_until(from_ms, now_ms.saturating_sub_unsigned(HAND_BACK_MS)) {
             Ok(to_ms) => to_ms,
             Err(error) => return self.rolled_back(UPKEEP, "figures", &error),
         };
@@ -241,7 +262,8 @@ impl Worker {
         });
         match emitted {
             Ok(()) => {
-                self.reports.analytics_at_ms = Some(to_ms);
+                self.reports.analytics_at_ms = Some(now_ms);
+                self.reports.told_until_ms = Some(to_ms);
                 self.slot
                     .woken
                     .store(true, std::sync::atomic::Ordering::Release);
@@ -251,15 +273,16 @@ impl Worker {
     }
 }
 
-/// Until when all that was emitted is to be seen, by a transaction that begins after this: before the oldest transaction began
-/// that is still open, so that the next report tells of it. One that was open already when the period began is not waited for.
-fn reported_until(from_ms: i64, now_ms: i64) -> Result<i64, RolledBack> {
-    // From the next millisecond on: a period of none would tell nothing, and soon again.
+/// The end of a period that began at `from_ms`, `most_ms` at most: a transaction that begins after this sees all that was
+/// emitted by then. So it lies before the oldest transaction began that is still open, and the next period has what that one
+/// emits. Those that were open when the period began are not waited for.
+fn told_until(from_ms: i64, most_ms: i64) -> Result<i64, RolledBack> {
+    // From the next millisecond on: a period of none would tell nothing.
     let after = [sql::time(from_ms.saturating_add(1))];
     let open_since = transaction(c"figures", Isolation::ReadCommitted, || {
         sql::connect(|spi| spi.read(&OPEN_SINCE, &after).time(0, 1))
     })?;
-    Ok(open_since.map_or(now_ms, |since| since.min(now_ms)))
+    Ok(open_since.map_or(most_ms, |since| since.min(most_ms)))
 }
 
 fn store(events: Vec<NewEvent>) {

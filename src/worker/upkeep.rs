@@ -13,8 +13,10 @@ use uuid::Uuid;
 const STEP: i64 = 1_000;
 /// Time between the beginnings of two steps while there is more to do.
 const STEP_MS: u64 = 50;
-/// While events wait to be read, steps take at most the so-manyth part of the time.
-const STEP_SHARE: u64 = 20;
+/// While events wait to be read, those of retention take at most the so-manyth part of the time.
+const RETENTION_SHARE: u64 = 20;
+/// Longest time until the next one, however long one took.
+const RETENTION_PAUSE_MS: u64 = 1_000;
 /// Time between two looks whether reports or a pass of retention are due.
 pub(super) const LOOK_MS: u64 = 1_000;
 /// Longest time between two passes of retention.
@@ -139,20 +141,19 @@ impl Worker {
     pub(super) fn upkeep(&mut self) {
         let now = clock::mono_ms();
         if now >= self.upkeep.step_ms {
+            let mut pause = STEP_MS;
             // A row that is yet to be written must not come behind the cancellation.
             let written = self.unwritten() == 0;
             if let Some(webhook) = self.upkeep.cancelling.front().copied().filter(|_| written) {
                 self.cancel_step(webhook);
             } else if self.upkeep.pass.is_some() {
                 self.retention_step();
+                if self.position.has_more() {
+                    let took = clock::mono_ms().saturating_sub(now) + 1;
+                    pause = (RETENTION_SHARE * took).clamp(STEP_MS, RETENTION_PAUSE_MS);
+                }
             }
-            let share = if self.position.has_more() {
-                STEP_SHARE
-            } else {
-                1
-            };
-            let took = clock::mono_ms().saturating_sub(now) + 1;
-            self.upkeep.step_ms = now + STEP_MS.max(share * took);
+            self.upkeep.step_ms = now + pause;
         }
         if now >= self.upkeep.looked_ms + LOOK_MS {
             self.upkeep.looked_ms = now;
