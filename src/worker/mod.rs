@@ -256,14 +256,18 @@ impl Worker {
             pg_sys::ProcDiePending = 0;
         }
         self.pool.shutdown();
-        let mut outcomes = Vec::new();
-        self.collect(&mut outcomes);
-        self.scheduler.flush_ended(clock::now());
-        self.settle();
+        self.settle_all();
         self.write_stats();
         settle::flush_wal();
         self.slot.left.store(true, Ordering::Release);
         exit(None);
+    }
+
+    /// Writes all that has ended, also of events of which not all has.
+    fn settle_all(&mut self) {
+        self.collect(&mut Vec::new());
+        self.scheduler.flush_ended(clock::now());
+        self.settle();
     }
 
     fn reload(&mut self) {

@@ -178,14 +178,12 @@ impl Worker {
     }
 
     /// Writes what has ended, since deliveries are told of by when they did. `false`: that is not possible for now.
-    fn has_logged_all(&mut self) -> bool {
+    fn log_all_ended(&mut self) -> bool {
         if self.pauses.left(SETTLE, clock::mono_ms()) > 0 {
             return false;
         }
         end_between_transactions();
-        self.collect(&mut Vec::new());
-        self.scheduler.flush_ended(clock::now());
-        self.settle();
+        self.settle_all();
         end_at_once();
         self.unwritten() == 0 && !is_to_end()
     }
@@ -226,21 +224,22 @@ impl Worker {
     }
 
     fn analytics(&mut self, now_ms: i64, owners: BTreeSet<Option<String>>) {
-        if !self.has_logged_all() {
+        if !self.log_all_ended() {
             return;
         }
         let every = i64::try_from(self.settings.analytics_interval.as_millis()).unwrap_or(i64::MAX);
+        let most_ms = now_ms.saturating_sub_unsigned(HAND_BACK_MS);
         // The first tells also what was emitted since the look before, which found nobody to tell.
         let from_ms = self
             .reports
             .told_until_ms
-            .filter(|&at| at <= now_ms)
+            .filter(|&at| at <= most_ms)
             .unwrap_or(
                 now_ms
                     .saturating_sub(every)
                     .saturating_sub_unsigned(LOOK_MS),
             );
-        let to_ms = match told_until(from_ms, now_ms.saturating_sub_unsigned(HAND_BACK_MS)) {
+        let to_ms = match told_until(from_ms, most_ms) {
             Ok(to_ms) => to_ms,
             Err(error) => return self.rolled_back(UPKEEP, "figures", &error),
         };

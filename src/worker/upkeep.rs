@@ -161,7 +161,7 @@ impl Worker {
                 u64::try_from(self.settings.retention.as_millis()).unwrap_or(u64::MAX);
             let every = (retention_ms / 20).clamp(LOOK_MS, PASS_MS);
             // Beside a poll, so that an idle worker runs nothing between two of them.
-            let polled = now < self.polled_ms + 1_000;
+            let polled = now < self.polled_ms + LOOK_MS;
             let due = polled && now >= self.upkeep.passed_ms + every;
             // Events come before what needs them, when a dump is restored.
             if self.upkeep.pass.is_none() && due && !self.definitions.awaited {
