@@ -17,6 +17,18 @@ die() {
 }
 
 current_version() { sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1; }
+
+# install_script: what CREATE EXTENSION runs, from the files that src/lib.rs names, in its order. No function is declared
+# in Rust alone (pg_extern says sql = false), so nothing has to be generated.
+install_script() {
+    local file separator=
+    grep -o '"\.\./sql/[a-z_]*\.sql"' src/lib.rs | tr -d '"' | while read -r file; do
+        printf %s "$separator"
+        cat "${file#../}"
+        separator=$'\n'
+    done
+}
+
 am_root() { [ "$(id -u)" -eq 0 ]; }
 
 # A server refuses to run as root, so root runs it as `postgres`, which must then be able to read all that it uses.
