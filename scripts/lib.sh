@@ -73,6 +73,11 @@ WEBHOOKS_CACHE=$(absolute "$WEBHOOKS_CACHE")
 export WEBHOOKS_CACHE
 target=$(absolute "${CARGO_TARGET_DIR:-target}")
 
+for place in "$target" "$WEBHOOKS_CACHE"; do
+    [ ! -e "$place" ] || [ -w "$place" ] ||
+        die "$place belongs to $(stat -c %U "$place"): remove it as that user, or run this as that user"
+done
+
 # A log for each run of the outermost script.
 export WEBHOOKS_LOG=${WEBHOOKS_LOG:-$target/log/$(basename "$0")-$WEBHOOKS_STARTED-$$.log}
 
@@ -108,8 +113,11 @@ require_rust() {
     done
 }
 
+# A checkout may belong to another user than the one who runs this; git would refuse to read it.
+git() { command git -c safe.directory="$top" "$@"; }
+
 # require_git: one sentence, where git is missing.
-require_git() { command -v git >/dev/null || die 'there is no git here: install it (Debian: apt-get install git)'; }
+require_git() { type -P git >/dev/null || die 'there is no git here: install it (Debian: apt-get install git)'; }
 
 # Stands in for PostgREST where there is none; scripts/setup builds it.
 postrust_version=3.1.0
