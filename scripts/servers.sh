@@ -29,6 +29,14 @@ base_pg_config() {
     esac
 }
 
+# library_build major pg_config: sets `command`, which builds the library for release. Generated bindings need not be
+# formatted, so a toolchain without rustfmt is enough.
+library_build() {
+    # shellcheck disable=SC2034 # for the caller
+    command=(env RUSTFMT=true "PGRX_PG_CONFIG_PATH=$2" cargo build --release --lib --locked --target-dir "$target"
+        --no-default-features --features "pg$1")
+}
+
 # Where the copies live: in cargo's target directory, or in the cache where that is closed to the server's user.
 servers_here=$target/servers
 servers_elsewhere=$WEBHOOKS_CACHE/servers/$(printf %s "$top" | cksum | cut -d ' ' -f 1)
