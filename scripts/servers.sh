@@ -29,6 +29,17 @@ base_pg_config() {
     esac
 }
 
+# pgrx_home directory major pg_config: a configuration of pgrx that names this server, for cargo commands that follow.
+# Written only when it changes: the bindings are compiled anew when it is newer than they are, or when
+# PGRX_PG_CONFIG_PATH changes. So lint and pg-test, which share a profile, both use one.
+pgrx_home() {
+    local config="configs.pg$2 = \"$3\""
+    mkdir -p "$1"
+    [ "$(cat "$1/config.toml" 2>/dev/null)" = "$config" ] || echo "$config" >"$1/config.toml"
+    export PGRX_HOME=$1
+    unset PGRX_PG_CONFIG_PATH
+}
+
 # library_build major pg_config: sets `command`, which builds the library for release. Generated bindings need not be
 # formatted, so a toolchain without rustfmt is enough.
 library_build() {
