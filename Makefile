@@ -1,5 +1,12 @@
 # Everything here works on a fresh checkout, as root or as an ordinary user with sudo, and installs what it needs.
 # What is fetched or built outside the checkout is kept in WEBHOOKS_CACHE (~/.cache/webhooks; root: /var/cache/webhooks).
+#
+# Which tests belong where:
+#   make test     whatever a change can break: lints, unit and property tests, tests in a server, on clusters, over HTTP,
+#                 in a browser, and the short form of the faults. CI runs it.
+#   make fresh    whatever a newcomer meets: this checkout on a bare Debian 12, from the clone to the first delivery, then
+#                 make install and make uninstall. CI runs it after make test, as root. Both stay under 80 minutes.
+#   make faults   whatever takes an hour: many rounds of each fault, the soak, the long tests. Before a release.
 
 PG ?= 15
 
@@ -12,20 +19,26 @@ setup: ## install what building and testing need, nothing else
 install: ## build for release and install for one server: make install PG_CONFIG=/path/to/pg_config
 	@scripts/install "$(PG_CONFIG)"
 
+uninstall: ## remove from one server what make install put there: make uninstall PG_CONFIG=/path/to/pg_config
+	@scripts/uninstall "$(PG_CONFIG)"
+
 demo: ## a cluster, a receiver, and verified deliveries between them (KEEP=1 leaves them running, PG=18)
 	@demo/run $(PG) $(KEEP)
 
 demo-stop: ## stop what make demo KEEP=1 left running
 	@demo/stop
 
-serve: ## the REST API in the background: a cluster, PostgREST and nginx (PG=18); target/serve/env tells how to use it
+serve: ## the REST API in the background: a cluster, PostgREST and nginx (PG=18); . target/serve/env sets what it needs
 	@serve/run $(PG)
 
 serve-stop: ## stop what make serve started
 	@serve/stop
 
-test: ## the whole suite, the one that CI runs
+test: ## the whole suite, which CI runs
 	@scripts/test
+
+fresh: ## a newcomer's first minutes on a bare Debian 12, measured (needs root or sudo)
+	@scripts/fresh
 
 lint: ## format, clippy, shellcheck, released scripts, documentation
 	@scripts/lint
@@ -76,4 +89,4 @@ fmt: ## format the code
 clean: ## remove what was built in this checkout; the cache stays
 	@scripts/clean
 
-.PHONY: help setup install demo demo-stop serve serve-stop test lint unit pg-test cluster-test rest-test portal-test faults bench bench-paths soak fuzz freeze deny fmt clean
+.PHONY: help setup install uninstall demo demo-stop serve serve-stop test fresh lint unit pg-test cluster-test rest-test portal-test faults bench bench-paths soak fuzz freeze deny fmt clean

