@@ -30,6 +30,7 @@ pub mod request;
 pub mod retry;
 pub mod secret;
 pub mod sign;
+pub mod stored;
 pub mod table_name;
 pub mod time;
 pub mod token;
