@@ -279,7 +279,7 @@ impl Error {
             Self::Absent { what, .. } => Some(format!("SELECT webhooks.list_webhooks(); shows the ids. The {what} may have been deleted.")),
             Self::Denied { hint, .. } => Some(hint.clone()),
             Self::Refused(refusal) => Some(refusal.hint().to_owned()),
-            Self::NoRole(_) => Some("Create it with CREATE ROLE, or name one that pg_roles shows.".to_owned()),
+            Self::NoRole(_) => Some("Create it with CREATE ROLE, or name a role that SELECT rolname FROM pg_roles; shows.".to_owned()),
             Self::NotPreloaded => Some("Set shared_preload_libraries = 'webhooks' in postgresql.conf and restart the server.".to_owned()),
             Self::Mismatch => Some("Run ALTER EXTENSION webhooks UPDATE, or install the library that belongs to this version.".to_owned()),
             Self::Version { library, extension, .. } => Some(webhooks_core::version::advice(library, extension)),

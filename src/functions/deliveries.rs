@@ -288,9 +288,11 @@ pub(crate) fn replay_period(
     );
     let since = pg_sys::TimestampTz::from(since);
     if since > until {
-        return Err(
-            Error::invalid("since is after until", "Give the earlier time first.").of("since"),
-        );
+        return Err(Error::invalid(
+            "since is after until",
+            "since is the earlier time, until the later one.",
+        )
+        .of("since"));
     }
     as_owner(|| {
         sql::connect(|spi| {

@@ -287,6 +287,12 @@ fn must_be_known(name: &str) -> Result<(), Error> {
             }
             let rows = spi.write(&KNOWN, &[]);
             let known: Vec<String> = (0..rows.len()).filter_map(|row| rows.get(row, 1)).collect();
+            if name.contains('*') {
+                return Err(Error::invalid(
+                    format!("unknown event type \"{}\"", quote(name)),
+                    "An event has one type, without wildcards, such as user.activity.",
+                ));
+            }
             Err(Error::invalid(
                 format!("unknown event type \"{}\"", quote(name)),
                 event_type::advice(

@@ -89,7 +89,7 @@ fn microseconds(overlap: &Interval) -> Result<i64, Error> {
         .ok_or_else(|| {
             Error::invalid(
                 "overlap is out of range",
-                "It is an interval from 0 to 30 days; with 0 the previous secret ends at once.",
+                "overlap is an interval from '0' to '30 days'; with '0' the previous secret ends at once.",
             )
         })
 }

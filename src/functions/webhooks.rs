@@ -224,7 +224,14 @@ pub(crate) fn create(
     let events = required(events, "events").and_then(|events| {
         let entries = events.into_iter();
         entries
-            .map(|it| required(it, "an entry of events"))
+            .map(|it| {
+                it.ok_or_else(|| {
+                    Error::invalid(
+                        "an entry of events must not be null",
+                        "Leave the entry out, or name a type, such as memory.created.",
+                    )
+                })
+            })
             .collect()
     });
     let events: Option<Vec<String>> = faults.value("events", events)?;

@@ -62,11 +62,14 @@ impl EndpointError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::NotUrl(BAD_PORT) => {
+                "Leave the port out, or use one such as https://example.com:8443/webhooks.".to_owned()
+            }
             Self::NotUrl(_) | Self::NoScheme | Self::Scheme | Self::NoHost => {
                 "Use an absolute URL, such as https://example.com/webhooks.".to_owned()
             }
             Self::HttpsRequired => "The setting webhooks.require_https is on.".to_owned(),
-            Self::Credentials => "Receivers know a request by its signature; put a token into the path or query if one is needed.".to_owned(),
+            Self::Credentials => "Leave them out: receivers verify the signature. A token can stand in the path or the query.".to_owned(),
             Self::Fragment => "Leave out the part from # on: it is never sent.".to_owned(),
             Self::TooLong(_) => format!("At most {MAX_CHARS} characters are allowed."),
             Self::Whitespace => "Percent-encode them, such as %20 for a space.".to_owned(),
@@ -220,7 +223,7 @@ impl Endpoint {
             // The name has an address of each family, and a receiver may listen on either.
             "For a receiver on the database's own machine, an administrator can run: ALTER SYSTEM SET webhooks.allowed_networks = '127.0.0.0/8, ::1/128'; SELECT pg_reload_conf();".to_owned()
         } else {
-            "Use a public address; an administrator can allow networks with webhooks.allowed_networks.".to_owned()
+            "Use a public address. An administrator can allow networks, for example: ALTER SYSTEM SET webhooks.allowed_networks = '10.0.0.0/8'; SELECT pg_reload_conf();".to_owned()
         }
     }
 
@@ -238,10 +241,12 @@ impl Endpoint {
     }
 }
 
+const BAD_PORT: &str = "the port is not a number from 1 to 65535";
+
 /// What the parser says, for people who do not know how it works.
 fn in_words(error: ParseError) -> &'static str {
     match error {
-        ParseError::InvalidPort => "the port is not a number from 1 to 65535",
+        ParseError::InvalidPort => BAD_PORT,
         ParseError::InvalidIpv4Address => "the host ends in a number and is not an IPv4 address",
         ParseError::InvalidIpv6Address => "the host in brackets is not an IPv6 address",
         ParseError::IdnaError | ParseError::InvalidDomainCharacter => {

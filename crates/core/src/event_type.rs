@@ -137,7 +137,8 @@ impl EventsError {
             Self::Duplicate(_) => "Give each type once.".to_owned(),
             Self::Unknown { advice, .. } => advice.clone(),
             Self::Unowned(_) => {
-                "An administrator can create a webhook without an owner.".to_owned()
+                "Leave it out, or have an administrator create a webhook without an owner."
+                    .to_owned()
             }
             Self::Test => {
                 "webhooks.send_test() sends it to any webhook, whatever that subscribes to."
@@ -190,9 +191,9 @@ fn nearest(entry: &str, known: &[impl AsRef<str>]) -> Option<String> {
     } else {
         types.map(str::to_owned).collect()
     };
+    let candidates = candidates.into_iter().filter(|name| name != entry);
     let like = |name: String| (strsim::normalized_damerau_levenshtein(entry, &name), name);
     let (how, name) = candidates
-        .into_iter()
         .map(like)
         .max_by(|one, other| one.0.total_cmp(&other.0))?;
     (how >= LIKE).then_some(name)
