@@ -176,7 +176,7 @@ def test_an_unknown_type_that_no_table_emits_comes_with_the_call_that_registers_
 def test_a_url_without_a_scheme_is_told_so_in_words(shared_db):
     for url in ("", "/hook", "example.com", "//example.com/hook"):
         error = create(shared_db, url=url)
-        assert error.diag.message_primary == "the URL has no scheme: it begins with https://"
+        assert error.diag.message_primary == "invalid URL: the URL has no scheme; it begins with https://"
 
 
 EVERYTHING_WRONG = {

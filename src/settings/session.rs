@@ -86,10 +86,11 @@ unsafe extern "C-unwind" fn after(set: *mut pg_sys::VariableSetStmt) {
         return;
     }
     const MISSING_IS_FINE: bool = true;
-    const EVEN_IF_SUPERUSER_ONLY: bool = false;
-    // SAFETY: the name is NUL-terminated; the answer is Postgres's, and copied at once.
+    // SAFETY: the name is NUL-terminated, and nobody asks for the spelling; the answer, with its unit, is Postgres's
+    // and copied at once.
     let value = unsafe {
-        let value = pg_sys::GetConfigOption(name.as_ptr(), MISSING_IS_FINE, EVEN_IF_SUPERUSER_ONLY);
+        let value =
+            pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), MISSING_IS_FINE);
         if value.is_null() {
             return;
         }

@@ -26,7 +26,7 @@ pub enum EndpointError {
     #[error("invalid URL: {0}")]
     NotUrl(&'static str),
     /// No scheme, and so no absolute URL.
-    #[error("the URL has no scheme: it begins with https://")]
+    #[error("invalid URL: the URL has no scheme; it begins with https://")]
     NoScheme,
     /// Another scheme.
     #[error("URL must begin with http:// or https://")]
