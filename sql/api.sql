@@ -138,7 +138,10 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
            'max_delay', w.max_delay) AS retry_policy,
        w.filters,
        w.owner,
-       d.reason AS disabled_reason,
+       coalesce(d.reason, webhooks.unreadable(
+           w.url, w.events, w.secret,
+           CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
+           w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)) AS disabled_reason,
        w.created_at,
        w.updated_at,
        s.last_delivery,
@@ -157,7 +160,7 @@ COMMENT ON COLUMN webhooks_api.webhooks.active IS 'Switched on, and not switched
 COMMENT ON COLUMN webhooks_api.webhooks.retry_policy IS 'max_attempts, backoff_multiplier, max_delay';
 COMMENT ON COLUMN webhooks_api.webhooks.filters IS 'Keys and values an event must have';
 COMMENT ON COLUMN webhooks_api.webhooks.owner IS 'Its owner';
-COMMENT ON COLUMN webhooks_api.webhooks.disabled_reason IS 'Why the worker has switched it off';
+COMMENT ON COLUMN webhooks_api.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
 COMMENT ON COLUMN webhooks_api.webhooks.created_at IS 'When it was created';
 COMMENT ON COLUMN webhooks_api.webhooks.updated_at IS 'When it was last changed';
 COMMENT ON COLUMN webhooks_api.webhooks.last_delivery IS 'When the last delivery succeeded';
@@ -166,7 +169,8 @@ COMMENT ON COLUMN webhooks_api.webhooks.successful_deliveries IS 'Deliveries tha
 COMMENT ON COLUMN webhooks_api.webhooks.failed_deliveries IS 'Deliveries that ended failed';
 
 CREATE VIEW webhooks_api.deliveries WITH (security_barrier) AS
-SELECT dl.*
+SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at,
+       dl.last_status, webhooks.shown_error(dl.last_error) AS last_error, dl.created_at, dl.completed_at
   FROM (
         SELECT webhooks.format_id('delivery', q.id)        AS id,
                webhooks.format_id('event', q.event_id)     AS event_id,
@@ -214,7 +218,8 @@ COMMENT ON COLUMN webhooks_api.deliveries.created_at IS 'When the delivery was m
 COMMENT ON COLUMN webhooks_api.deliveries.completed_at IS 'When it ended';
 
 CREATE VIEW webhooks_api.attempts WITH (security_barrier) AS
-SELECT at.*
+SELECT at.delivery_id, at.webhook_id, at.attempt, at.started_at, at.duration_ms, at.status,
+       webhooks.shown_error(at.error) AS error, at.response_excerpt
   FROM (
         SELECT webhooks.format_id('delivery', a.delivery_id) AS delivery_id,
                webhooks.format_id('webhook', w.id)           AS webhook_id,

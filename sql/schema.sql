@@ -156,7 +156,8 @@ CREATE TABLE webhooks.queue (
     due             timestamptz,
     last_status     integer,
     last_error      text,
-    created_at      timestamptz NOT NULL
+    created_at      timestamptz NOT NULL,
+    undecided       boolean     NOT NULL DEFAULT false
 ) USING heap;
 CREATE INDEX queue_webhook ON webhooks.queue (webhook_id, seq);
 CREATE INDEX queue_due ON webhooks.queue (due, id) WHERE due IS NOT NULL;
@@ -171,6 +172,7 @@ COMMENT ON COLUMN webhooks.queue.due IS 'When the next attempt may start; NULL: 
 COMMENT ON COLUMN webhooks.queue.last_status IS 'HTTP status of the last attempt';
 COMMENT ON COLUMN webhooks.queue.last_error IS 'Why the last attempt failed';
 COMMENT ON COLUMN webhooks.queue.created_at IS 'When the delivery was made';
+COMMENT ON COLUMN webhooks.queue.undecided IS 'The webhook''s filters could not be read when the event was dispatched: they judge it once they can be';
 
 CREATE TABLE webhooks.delivery (
     id               uuid        PRIMARY KEY,

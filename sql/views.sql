@@ -27,7 +27,20 @@ CREATE FUNCTION webhooks.wants(
     LANGUAGE c IMMUTABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'wants_wrapper';
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
-    'Whether a webhook with these events, owner and filters gets an event with this type, owner and content';
+    'Whether a webhook with these events, owner and filters gets an event with this type, owner and content; where the filters cannot be read, whether it may get it once they can';
+
+CREATE FUNCTION webhooks.unreadable(
+    url text, events text[], secret text, previous_secret text, filters jsonb,
+    max_attempts integer, backoff_multiplier float8, max_delay integer
+) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'unreadable_wrapper';
+COMMENT ON FUNCTION webhooks.unreadable(text, text[], text, text, jsonb, integer, float8, integer) IS
+    'Why a webhook with these values sends nothing: what of them cannot be read; NULL: all can';
+
+CREATE FUNCTION webhooks.shown_error(error text)
+    RETURNS text LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'shown_error_wrapper';
+COMMENT ON FUNCTION webhooks.shown_error IS 'The error of an attempt as the caller may read it: which address was refused is for administrators alone';
 
 CREATE FUNCTION webhooks.visible_owner()
     RETURNS text LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'visible_owner_wrapper';
@@ -48,7 +61,8 @@ COMMENT ON FUNCTION webhooks.undispatched IS
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands for it.
 CREATE VIEW webhooks.waiting WITH (security_barrier) AS
-SELECT p.*
+SELECT p.id, p.event_id, p.webhook_id, p.attempts, p.due, p.last_status,
+       webhooks.shown_error(p.last_error) AS last_error, p.created_at
   FROM (
         SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
           FROM webhooks.queue q
@@ -65,7 +79,7 @@ COMMENT ON COLUMN webhooks.waiting.webhook_id IS 'Its webhook';
 COMMENT ON COLUMN webhooks.waiting.attempts IS 'Requests made so far';
 COMMENT ON COLUMN webhooks.waiting.due IS 'When the next attempt may start; NULL: at once';
 COMMENT ON COLUMN webhooks.waiting.last_status IS 'HTTP status of the last attempt';
-COMMENT ON COLUMN webhooks.waiting.last_error IS 'Why the last attempt failed';
+COMMENT ON COLUMN webhooks.waiting.last_error IS 'Why the last attempt failed; administrators see the address that was refused';
 COMMENT ON COLUMN webhooks.waiting.created_at IS 'When the delivery was made';
 
 CREATE VIEW webhooks.pending WITH (security_barrier) AS
@@ -79,12 +93,13 @@ COMMENT ON COLUMN webhooks.pending.webhook_id IS 'Its webhook';
 COMMENT ON COLUMN webhooks.pending.attempts IS 'Requests made so far';
 COMMENT ON COLUMN webhooks.pending.due IS 'When the next attempt may start; NULL: at once';
 COMMENT ON COLUMN webhooks.pending.last_status IS 'HTTP status of the last attempt';
-COMMENT ON COLUMN webhooks.pending.last_error IS 'Why the last attempt failed';
+COMMENT ON COLUMN webhooks.pending.last_error IS 'Why the last attempt failed; administrators see the address that was refused';
 COMMENT ON COLUMN webhooks.pending.created_at IS 'When the delivery was made';
 
 -- A branch for each state, so that whoever asks for one does not work out the others.
 CREATE VIEW webhooks.deliveries WITH (security_barrier) AS
-SELECT dl.*
+SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at, dl.last_status,
+       webhooks.shown_error(dl.last_error) AS last_error, dl.created_at, dl.completed_at
   FROM (
         SELECT webhooks.format_id('delivery', q.id)          AS id,
                webhooks.format_id('event', q.event_id)       AS event_id,
@@ -141,12 +156,13 @@ COMMENT ON COLUMN webhooks.deliveries.state IS 'pending, delivered, failed or ca
 COMMENT ON COLUMN webhooks.deliveries.attempts IS 'Requests made so far';
 COMMENT ON COLUMN webhooks.deliveries.next_attempt_at IS 'When the next attempt may start, while pending';
 COMMENT ON COLUMN webhooks.deliveries.last_status IS 'HTTP status of the last attempt';
-COMMENT ON COLUMN webhooks.deliveries.last_error IS 'Why the last attempt failed';
+COMMENT ON COLUMN webhooks.deliveries.last_error IS 'Why the last attempt failed; administrators see the address that was refused';
 COMMENT ON COLUMN webhooks.deliveries.created_at IS 'When the delivery was made';
 COMMENT ON COLUMN webhooks.deliveries.completed_at IS 'When it ended';
 
 CREATE VIEW webhooks.attempts WITH (security_barrier) AS
-SELECT al.*
+SELECT al.delivery_id, al.attempt, al.started_at, al.duration_ms, al.status,
+       webhooks.shown_error(al.error) AS error, al.response_excerpt
   FROM (
         SELECT webhooks.format_id('delivery', a.delivery_id) AS delivery_id,
                a.attempt,
@@ -174,7 +190,7 @@ COMMENT ON COLUMN webhooks.attempts.attempt IS 'Counts from 1';
 COMMENT ON COLUMN webhooks.attempts.started_at IS 'When it started';
 COMMENT ON COLUMN webhooks.attempts.duration_ms IS 'How long it took, in milliseconds';
 COMMENT ON COLUMN webhooks.attempts.status IS 'HTTP status, or NULL when there was no answer';
-COMMENT ON COLUMN webhooks.attempts.error IS 'Why it failed, or a remark';
+COMMENT ON COLUMN webhooks.attempts.error IS 'Why it failed, or a remark; administrators see the address that was refused';
 COMMENT ON COLUMN webhooks.attempts.response_excerpt IS 'The first KiB of the answer';
 
 CREATE VIEW webhooks.status WITH (security_barrier) AS
@@ -223,7 +239,10 @@ SELECT w.id,
                'max_delay', w.max_delay),
            'filters', w.filters,
            'owner', w.owner,
-           'disabled_reason', d.reason,
+           'disabled_reason', coalesce(d.reason, webhooks.unreadable(
+               w.url, w.events, w.secret,
+               CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
+               w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)),
            'created_at', webhooks.format_time(w.created_at),
            'updated_at', webhooks.format_time(w.updated_at),
            'last_delivery', webhooks.format_time(s.last_delivery),

@@ -1,3 +1,262 @@
 \echo Use "ALTER EXTENSION webhooks UPDATE TO '0.3.0'" to load this file. \quit
 
 -- From 0.2.0 to 0.3.0. CREATE EXTENSION at 0.3.0 makes the same from sql/*.sql: a test compares the two.
+
+-- Webhooks whose row cannot be read: deliveries that wait for a filter, and the reason where people look.
+
+ALTER TABLE webhooks.queue ADD COLUMN undecided boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN webhooks.queue.undecided IS 'The webhook''s filters could not be read when the event was dispatched: they judge it once they can be';
+
+CREATE FUNCTION webhooks.unreadable(
+    url text, events text[], secret text, previous_secret text, filters jsonb,
+    max_attempts integer, backoff_multiplier float8, max_delay integer
+) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE
+    AS 'MODULE_PATHNAME', 'unreadable_wrapper';
+COMMENT ON FUNCTION webhooks.unreadable(text, text[], text, text, jsonb, integer, float8, integer) IS
+    'Why a webhook with these values sends nothing: what of them cannot be read; NULL: all can';
+
+CREATE FUNCTION webhooks.shown_error(error text)
+    RETURNS text LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'shown_error_wrapper';
+COMMENT ON FUNCTION webhooks.shown_error IS 'The error of an attempt as the caller may read it: which address was refused is for administrators alone';
+
+REVOKE ALL ON FUNCTION webhooks.unreadable, webhooks.shown_error FROM PUBLIC;
+-- Views call them as whoever reads the views: roles that may call what these views called before.
+DO $$
+DECLARE
+    holder oid;
+BEGIN
+    FOR holder IN
+        SELECT DISTINCT a.grantee
+          FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
+         WHERE p.oid = 'webhooks.visible_owner()'::pg_catalog.regprocedure
+           AND a.grantee NOT IN (0, p.proowner)
+    LOOP
+        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION webhooks.unreadable, webhooks.shown_error TO %s', holder::pg_catalog.regrole);
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE VIEW webhooks.webhook_object WITH (security_invoker) AS
+SELECT w.id,
+       w.owner,
+       w.active AND d.webhook_id IS NULL AS active,
+       w.events,
+       jsonb_build_object(
+           'id', webhooks.format_id('webhook', w.id),
+           'url', w.url,
+           'events', w.events,
+           'active', w.active AND d.webhook_id IS NULL,
+           'retry_policy', jsonb_build_object(
+               'max_attempts', w.max_attempts,
+               'backoff_multiplier', w.backoff_multiplier,
+               'max_delay', w.max_delay),
+           'filters', w.filters,
+           'owner', w.owner,
+           'disabled_reason', coalesce(d.reason, webhooks.unreadable(
+               w.url, w.events, w.secret,
+               CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
+               w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)),
+           'created_at', webhooks.format_time(w.created_at),
+           'updated_at', webhooks.format_time(w.updated_at),
+           'last_delivery', webhooks.format_time(s.last_delivery),
+           'delivery_stats', jsonb_build_object(
+               'total_attempts', coalesce(s.total_attempts, 0),
+               'successful_deliveries', coalesce(s.successful_deliveries, 0),
+               'failed_deliveries', coalesce(s.failed_deliveries, 0))) AS object
+  FROM webhooks.webhook w
+  LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id;
+
+CREATE OR REPLACE VIEW webhooks_api.webhooks WITH (security_barrier) AS
+SELECT webhooks.format_id('webhook', w.id) AS id,
+       w.url,
+       w.events,
+       w.active AND d.webhook_id IS NULL AS active,
+       jsonb_build_object(
+           'max_attempts', w.max_attempts,
+           'backoff_multiplier', w.backoff_multiplier,
+           'max_delay', w.max_delay) AS retry_policy,
+       w.filters,
+       w.owner,
+       coalesce(d.reason, webhooks.unreadable(
+           w.url, w.events, w.secret,
+           CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
+           w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)) AS disabled_reason,
+       w.created_at,
+       w.updated_at,
+       s.last_delivery,
+       coalesce(s.total_attempts, 0) AS total_attempts,
+       coalesce(s.successful_deliveries, 0) AS successful_deliveries,
+       coalesce(s.failed_deliveries, 0) AS failed_deliveries
+  FROM webhooks.webhook w
+  LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+ WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL);
+COMMENT ON COLUMN webhooks_api.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
+
+COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
+    'Whether a webhook with these events, owner and filters gets an event with this type, owner and content; where the filters cannot be read, whether it may get it once they can';
+
+-- Administrators see the address that was refused; owners, and roles with the right read, do not.
+
+CREATE OR REPLACE VIEW webhooks.waiting WITH (security_barrier) AS
+SELECT p.id, p.event_id, p.webhook_id, p.attempts, p.due, p.last_status,
+       webhooks.shown_error(p.last_error) AS last_error, p.created_at
+  FROM (
+        SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
+          FROM webhooks.queue q
+        UNION ALL
+        SELECT u.id, u.event_id, u.webhook_id, 0, NULL, NULL, NULL, u.created_at
+          FROM webhooks.undispatched() u
+       ) p
+ WHERE (SELECT webhooks.may_read())
+    OR p.webhook_id IN (SELECT m.id FROM webhooks.webhook m WHERE m.owner = (SELECT webhooks.visible_owner()));
+COMMENT ON COLUMN webhooks.waiting.last_error IS 'Why the last attempt failed; administrators see the address that was refused';
+COMMENT ON COLUMN webhooks.pending.last_error IS 'Why the last attempt failed; administrators see the address that was refused';
+
+CREATE OR REPLACE VIEW webhooks.deliveries WITH (security_barrier) AS
+SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at, dl.last_status,
+       webhooks.shown_error(dl.last_error) AS last_error, dl.created_at, dl.completed_at
+  FROM (
+        SELECT webhooks.format_id('delivery', q.id)          AS id,
+               webhooks.format_id('event', q.event_id)       AS event_id,
+               webhooks.format_id('webhook', q.webhook_id)   AS webhook_id,
+               e.type                                        AS event_type,
+               'pending'                                     AS state,
+               q.attempts,
+               coalesce(q.due, q.created_at)                 AS next_attempt_at,
+               q.last_status,
+               q.last_error,
+               q.created_at,
+               NULL::timestamptz                             AS completed_at
+          FROM webhooks.pending q
+          JOIN webhooks.webhook w ON w.id = q.webhook_id
+          LEFT JOIN webhooks.event e ON e.id = q.event_id
+        UNION ALL
+        -- Of webhooks that were deleted, until the worker has moved it into the log.
+        SELECT webhooks.format_id('delivery', q.id),
+               webhooks.format_id('event', q.event_id),
+               webhooks.format_id('webhook', q.webhook_id),
+               e.type,
+               'cancelled',
+               q.attempts,
+               NULL,
+               q.last_status,
+               q.last_error,
+               q.created_at,
+               NULL
+          FROM webhooks.queue q
+          LEFT JOIN webhooks.event e ON e.id = q.event_id
+         WHERE NOT EXISTS (SELECT FROM webhooks.webhook w WHERE w.id = q.webhook_id)
+        UNION ALL
+        SELECT webhooks.format_id('delivery', d.id),
+               webhooks.format_id('event', d.event_id),
+               webhooks.format_id('webhook', d.webhook_id),
+               e.type,
+               d.state,
+               d.attempts,
+               NULL,
+               d.status,
+               d.error,
+               d.created_at,
+               d.completed_at
+          FROM webhooks.delivery d
+          LEFT JOIN webhooks.event e ON e.id = d.event_id
+       ) dl
+ WHERE webhooks.may_read();
+COMMENT ON COLUMN webhooks.deliveries.last_error IS 'Why the last attempt failed; administrators see the address that was refused';
+
+CREATE OR REPLACE VIEW webhooks.attempts WITH (security_barrier) AS
+SELECT al.delivery_id, al.attempt, al.started_at, al.duration_ms, al.status,
+       webhooks.shown_error(al.error) AS error, al.response_excerpt
+  FROM (
+        SELECT webhooks.format_id('delivery', a.delivery_id) AS delivery_id,
+               a.attempt,
+               a.started_at,
+               a.duration_ms,
+               a.status,
+               a.error,
+               a.response_excerpt
+          FROM webhooks.attempt a
+        UNION ALL
+        SELECT webhooks.format_id('delivery', d.id),
+               d.attempts,
+               d.started_at,
+               d.duration_ms,
+               d.status,
+               d.error,
+               d.response_excerpt
+          FROM webhooks.delivery d
+         WHERE d.started_at IS NOT NULL
+       ) al
+ WHERE webhooks.may_read();
+COMMENT ON COLUMN webhooks.attempts.error IS 'Why it failed, or a remark; administrators see the address that was refused';
+
+CREATE OR REPLACE VIEW webhooks_api.deliveries WITH (security_barrier) AS
+SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at,
+       dl.last_status, webhooks.shown_error(dl.last_error) AS last_error, dl.created_at, dl.completed_at
+  FROM (
+        SELECT webhooks.format_id('delivery', q.id)        AS id,
+               webhooks.format_id('event', q.event_id)     AS event_id,
+               webhooks.format_id('webhook', q.webhook_id) AS webhook_id,
+               e.type                                      AS event_type,
+               'pending'                                   AS state,
+               q.attempts,
+               coalesce(q.due, q.created_at)               AS next_attempt_at,
+               q.last_status,
+               q.last_error,
+               q.created_at,
+               NULL::timestamptz                           AS completed_at
+          FROM webhooks.webhook w
+          JOIN webhooks.waiting q ON q.webhook_id = w.id
+          LEFT JOIN webhooks.event e ON e.id = q.event_id
+         WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
+        UNION ALL
+        SELECT webhooks.format_id('delivery', d.id),
+               webhooks.format_id('event', d.event_id),
+               webhooks.format_id('webhook', d.webhook_id),
+               e.type,
+               d.state,
+               d.attempts,
+               NULL,
+               d.status,
+               d.error,
+               d.created_at,
+               d.completed_at
+          FROM (SELECT id, owner FROM webhooks.webhook UNION ALL SELECT id, owner FROM webhooks.deleted_webhook) w
+          JOIN webhooks.delivery d ON d.webhook_id = w.id
+          LEFT JOIN webhooks.event e ON e.id = d.event_id
+         WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
+       ) dl;
+
+CREATE OR REPLACE VIEW webhooks_api.attempts WITH (security_barrier) AS
+SELECT at.delivery_id, at.webhook_id, at.attempt, at.started_at, at.duration_ms, at.status,
+       webhooks.shown_error(at.error) AS error, at.response_excerpt
+  FROM (
+        SELECT webhooks.format_id('delivery', a.delivery_id) AS delivery_id,
+               webhooks.format_id('webhook', w.id)           AS webhook_id,
+               a.attempt,
+               a.started_at,
+               a.duration_ms,
+               a.status,
+               a.error,
+               a.response_excerpt
+          FROM (SELECT id, owner FROM webhooks.webhook UNION ALL SELECT id, owner FROM webhooks.deleted_webhook) w
+          JOIN (SELECT id, webhook_id FROM webhooks.delivery UNION ALL SELECT id, webhook_id FROM webhooks.queue) d ON d.webhook_id = w.id
+          JOIN webhooks.attempt a ON a.delivery_id = d.id
+         WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
+        UNION ALL
+        SELECT webhooks.format_id('delivery', d.id),
+               webhooks.format_id('webhook', w.id),
+               d.attempts,
+               d.started_at,
+               d.duration_ms,
+               d.status,
+               d.error,
+               d.response_excerpt
+          FROM (SELECT id, owner FROM webhooks.webhook UNION ALL SELECT id, owner FROM webhooks.deleted_webhook) w
+          JOIN webhooks.delivery d ON d.webhook_id = w.id
+         WHERE d.started_at IS NOT NULL
+           AND coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
+       ) at;

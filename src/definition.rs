@@ -1,16 +1,15 @@
 //! A webhook's row, as the scheduler knows it.
 
+use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement, arg};
 use crate::settings::Settings;
 use pgrx::pg_sys;
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::endpoint::Endpoint;
-use webhooks_core::event_type::Subscription;
-use webhooks_core::filter::Filter;
 use webhooks_core::request::Target;
-use webhooks_core::retry::Policy;
-use webhooks_core::secret::{LiveSecret, Secret};
+use webhooks_core::secret::LiveSecret;
+use webhooks_core::stored::Stored;
 use webhooks_schedule::{Definition, Lifetime, Moment, Snapshot};
 
 static LOAD: Statement = Statement::new(
@@ -55,23 +54,34 @@ pub(crate) fn load(
 
 fn read(rows: &sql::Rows<'_>, row: usize, settings: &Settings) -> Option<Definition> {
     let id = rows.uuid(row, 1)?;
-    let url: String = rows.get(row, 3)?;
-    let events: Vec<String> = rows.get(row, 4)?;
-    let secret = |column| {
-        rows.get::<String>(row, column)
-            .and_then(|text| Secret::parse(text).ok())
+    let url: String = rows.get(row, 3).unwrap_or_default();
+    let events: Vec<Option<String>> = rows.get(row, 4).unwrap_or_default();
+    let secret: Option<String> = rows.get(row, 5);
+    // Whether the previous one still signs is judged at each attempt, too.
+    let until_ms = rows.time(row, 21).filter(|&it| it > clock::unix_ms());
+    let previous = until_ms.and_then(|_| rows.get::<String>(row, 6));
+    let filters: Option<String> = rows.get(row, 12);
+    let stored = Stored {
+        url: &url,
+        events: &events,
+        secret: secret.as_deref(),
+        previous_secret: None,
+        filters: filters.as_deref(),
+        max_attempts: rows.get(row, 9).unwrap_or_default(),
+        backoff_multiplier: rows.get(row, 10).unwrap_or_default(),
+        max_delay: rows.get(row, 11).unwrap_or_default(),
     };
-    // Whether the previous one still signs is judged at each attempt.
-    let previous = secret(6)
-        .zip(rows.time(row, 21))
-        .map(|(secret, until_ms)| LiveSecret {
-            secret,
-            until_ms: Some(until_ms),
-        });
-    let filter = rows
-        .get::<String>(row, 12)
-        .and_then(|text| webhooks_core::json::parse(&text).ok())
-        .and_then(|value| Filter::parse(&value).ok());
+    let lasting = stored.read().unreadable;
+    let read = Stored {
+        previous_secret: previous.as_deref(),
+        ..stored
+    }
+    .read();
+    // The previous secret alone is no trouble any more once it would not sign.
+    let unreadable_until_ms = until_ms.filter(|_| lasting.is_none() && read.unreadable.is_some());
+    let previous = read
+        .previous_secret
+        .map(|secret| LiveSecret { secret, until_ms });
     let moment = |at, under| {
         Some(Moment {
             at_ms: rows.time(row, at)?,
@@ -88,19 +98,16 @@ fn read(rows: &sql::Rows<'_>, row: usize, settings: &Settings) -> Option<Definit
             paused: moment(15, 16),
             resumed: moment(17, 18),
         },
-        subscription: Subscription::of(&events),
-        filter: filter.unwrap_or_default(),
-        policy: Policy {
-            max_attempts: u32::try_from(rows.get::<i32>(row, 9)?).unwrap_or(1),
-            backoff_multiplier: rows.get(row, 10)?,
-            max_delay: u32::try_from(rows.get::<i32>(row, 11)?).unwrap_or(1),
-        },
+        subscription: read.subscription,
+        filter: read.filter,
+        policy: read.policy,
         endpoint: Endpoint::parse(&url, &settings.endpoint_rules)
             .map(Arc::new)
             .map_err(|error| error.to_string()),
         target: Arc::new(Target {
             webhook: id,
-            secrets: secret(5)
+            secrets: read
+                .secret
                 .map(LiveSecret::from)
                 .into_iter()
                 .chain(previous)
@@ -112,5 +119,7 @@ fn read(rows: &sql::Rows<'_>, row: usize, settings: &Settings) -> Option<Definit
         }),
         failing_since_ms: rows.time(row, 19),
         failed_since_success: u64::try_from(rows.get::<i64>(row, 20).unwrap_or(0)).unwrap_or(0),
+        unreadable: read.unreadable,
+        unreadable_until_ms,
     })
 }

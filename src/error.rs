@@ -18,6 +18,9 @@ pub(crate) enum Error {
         /// Which field of the API's, where it is one's.
         field: Option<&'static str>,
     },
+    /// Fields are not acceptable.
+    #[error("{}", said_of(.0))]
+    Several(Vec<Fault>),
     /// An id that names nothing the caller may see.
     #[error("{what} \"{id}\" does not exist")]
     Absent { what: &'static str, id: String },
@@ -83,6 +86,94 @@ pub(crate) enum Error {
     /// A statement of our own failed in a way that SPI reports as a code.
     #[error("internal statement failed: {0}")]
     Spi(#[from] pgrx::spi::SpiError),
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) field: String,
+    /// A sentence by itself.
+    pub(crate) message: String,
+    /// What an answer says beside the field's name, where that is not the message.
+    pub(crate) complaint: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+/// The faults of several fields, gathered so that a caller hears of all of them at once.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// The value of a field, unless it is not acceptable, which is noted: then `None`.
+    ///
+    /// # Errors
+    /// What is no fault of the value.
+    pub(crate) fn value<T>(
+        &mut self,
+        field: &'static str,
+        judged: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        match judged {
+            Ok(value) => Ok(Some(value)),
+            Err(Error::Invalid { message, hint, .. }) => {
+                // What was found before names the field already.
+                if !self.0.iter().any(|fault| fault.field == field) {
+                    self.note(field.to_owned(), message, hint);
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn note(&mut self, field: String, message: String, hint: Option<String>) {
+        self.0.push(Fault {
+            field,
+            message,
+            complaint: None,
+            hint,
+        });
+    }
+
+    /// Notes what a request's field is told: a complaint that its name comes before.
+    pub(crate) fn note_complaint(&mut self, field: String, complaint: String) {
+        self.0.push(Fault {
+            message: format!("{field} {complaint}"),
+            field,
+            complaint: Some(complaint),
+            hint: None,
+        });
+    }
+
+    /// Nothing, if nothing was wrong.
+    ///
+    /// # Errors
+    /// What was wrong: one fault as the error that it is by itself, several together.
+    pub(crate) fn end(self) -> Result<(), Error> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Several(self.0))
+        }
+    }
+}
+
+/// A single fault speaks for itself; of several the message names the fields, and the detail says what is wrong.
+fn said_of(faults: &[Fault]) -> String {
+    if let [only] = faults {
+        return only.message.clone();
+    }
+    let names: Vec<&str> = faults.iter().map(|it| it.field.as_str()).collect();
+    format!("{} values are invalid: {}", names.len(), names.join(", "))
+}
+
+/// One line for each fault that has this to say.
+fn lines(faults: &[Fault], of: impl Fn(&Fault) -> Option<&str>) -> Option<String> {
+    let lines: Vec<String> = faults
+        .iter()
+        .filter_map(|it| Some(format!("{}: {}", it.field, of(it)?)))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// A hint that may be missing.
@@ -152,7 +243,9 @@ impl Error {
 
     pub(crate) fn code(&self) -> PgSqlErrorCode {
         match self {
-            Self::Invalid { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::Invalid { .. } | Self::Several(_) => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
             Self::Absent { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::Denied { .. } | Self::Refused(_) | Self::NotOwner(_) => {
                 PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
@@ -176,21 +269,34 @@ impl Error {
             | Self::State { hint, .. }
             | Self::WrongObject { hint, .. }
             | Self::Limit { hint, .. } => hint.clone(),
-            Self::Absent { what: "table", .. } => Some("Give the name of a table.".to_owned()),
-            Self::Absent { what: "key", .. } => Some("The view webhooks.api_keys shows the ids.".to_owned()),
-            Self::Absent { what, .. } => Some(format!("webhooks.list_webhooks() and webhooks.list_deliveries() show the ids; the {what} may have been deleted.")),
+            Self::Several(faults) => match faults.as_slice() {
+                [only] => only.hint.clone(),
+                several => lines(several, |it| it.hint.as_deref()),
+            },
+            Self::Absent { what: "table", .. } => Some("Specify the name of a table.".to_owned()),
+            Self::Absent { what: "key", .. } => Some("SELECT id, name FROM webhooks.api_keys; shows the ids.".to_owned()),
+            Self::Absent { what: "delivery", .. } => Some("SELECT id FROM webhooks.deliveries; shows the ids. A delivery that ended longer ago than webhooks.retention is gone.".to_owned()),
+            Self::Absent { what, .. } => Some(format!("SELECT webhooks.list_webhooks(); shows the ids. The {what} may have been deleted.")),
             Self::Denied { hint, .. } => Some(hint.clone()),
             Self::Refused(refusal) => Some(refusal.hint().to_owned()),
-            Self::NoRole(_) => Some("Create it with CREATE ROLE, or name one that pg_roles shows.".to_owned()),
+            Self::NoRole(_) => Some("Create it with CREATE ROLE, or name a role that SELECT rolname FROM pg_roles; shows.".to_owned()),
             Self::NotPreloaded => Some("Set shared_preload_libraries = 'webhooks' in postgresql.conf and restart the server.".to_owned()),
             Self::Mismatch => Some("Run ALTER EXTENSION webhooks UPDATE, or install the library that belongs to this version.".to_owned()),
             Self::Version { library, extension, .. } => Some(webhooks_core::version::advice(library, extension)),
             Self::Gone => Some("CREATE EXTENSION webhooks makes it again.".to_owned()),
             Self::Busy => Some("Try again.".to_owned()),
-            Self::NotOwner(_) => Some("Only the owner of a table may attach or detach it.".to_owned()),
-            Self::NoColumn { table, .. } => Some(format!("Name columns that \"{table}\" has.")),
+            Self::NotOwner(_) => Some("The owner of the table, or a superuser, can attach and detach it.".to_owned()),
+            Self::NoColumn { table, .. } => Some(format!("SELECT column_name FROM information_schema.columns WHERE table_name = '{}'; shows its columns.", table.replace('\'', "''"))),
             Self::ReadOnly(_) => Some("Use a transaction that may write: over HTTP, POST.".to_owned()),
             Self::Spi(_) => None,
+        }
+    }
+
+    /// What the message has no room for.
+    pub(crate) fn detail(&self) -> Option<String> {
+        match self {
+            Self::Several(faults) if faults.len() > 1 => lines(faults, |it| Some(&it.message)),
+            _ => None,
         }
     }
 
@@ -207,6 +313,10 @@ impl Error {
 
     fn report(self, level: PgLogLevel) {
         let report = ErrorReport::new(self.code(), self.to_string(), "webhooks");
+        let report = match self.detail() {
+            Some(detail) => report.set_detail(detail),
+            None => report,
+        };
         let report = match self.hint() {
             Some(hint) => report.set_hint(hint),
             None => report,

@@ -4,6 +4,7 @@
 //! superuser) or SIGHUP (for the whole server).
 
 mod jwt_secret;
+pub(crate) mod session;
 
 pub(crate) use jwt_secret::jwt_secret;
 

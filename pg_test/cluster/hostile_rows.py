@@ -70,7 +70,7 @@ def both(key, state, says, *values):
 
 URLS = [
     *both("url", INVALID, "too long", f"http://{HUGE}/", f"http://a.example/{HUGE}", "http://a.example/" + "é" * 2048),
-    *both("url", INVALID, "relative URL", "\ufeffhttp://a.example/", "//a.example/", "a.example/hook"),
+    *both("url", INVALID, "invalid URL: the URL has no scheme", "\ufeffhttp://a.example/", "//a.example/", "a.example/hook"),
     *both("url", INVALID, "begin with http", "gopher://a.example/", "data:text/html,x", "unix:/tmp/socket",
           "blob:http://a.example/x",
           "http:/127.0.0.1/", "http:127.0.0.1", "http:\\\\127.0.0.1\\"),
@@ -390,6 +390,10 @@ INNER = [
           "wants('{*}', NULL, '{\"a\": 1}', 'a.b', NULL, 'no JSON', 'no JSON')",
           ("wants('{*}', NULL, '{\"a\": 1}', 'a.b', NULL, %s, NULL)", f'{{"a": {deep(10_000)}}}')),
     *rows(FINE, "True", "wants('{*}', NULL, '[]', 'a.b', NULL, '{}', NULL)"),
+    *rows(FINE, "(url|events) cannot be read", "unreadable(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+          "unreadable('http://a.example/\\', '{{NULL,a},{b,c}}', '', repeat('x', 1000), '\"x\"', -1, 'NaN', -2147483648)"),
+    *rows(FINE, "None", "unreadable('http://a.example/', '{*}', 's', NULL, NULL, 1, 1, 1)", "shown_error(NULL)"),
+    *rows(FINE, "address refused: x", "shown_error('address refused: x; y')"),
 ]  # fmt: skip
 
 BY_FUNCTION = {
@@ -430,6 +434,8 @@ INNER_FUNCTIONS = {
     "format_time",
     "delivery_id",
     "wants",
+    "shown_error",
+    "unreadable",
     "worker",
     "undispatched",
     "answer_body",

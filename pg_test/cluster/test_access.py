@@ -30,11 +30,11 @@ EMIT = {"emit", "search_performed", "user_activity"}
 # The REST functions, with what they and the views of own rows are made of.
 ANSWERS = {"answer_body", "answer_call"}
 REST = ANSWERS | {f"webhooks_api.{name}" for name in API | {"status", "activity", "event_types", "portal"}}
-REST |= {"answer_query", "visible_owner", "may_read", "undispatched", "format_id"}
+REST |= {"answer_query", "visible_owner", "may_read", "undispatched", "unreadable", "shown_error", "format_id"}
 REST_EMIT = ANSWERS | {f"webhooks_api.{name}" for name in EMIT}
 REST_VIEWS = {"webhooks_api.webhooks", "webhooks_api.deliveries", "webhooks_api.attempts"}
 # With what the views are made of.
-READ = {"metrics", "may_read", "visible_owner", "worker", "undispatched", "format_id", "format_time"}
+READ = {"metrics", "may_read", "visible_owner", "worker", "undispatched", "shown_error", "format_id", "format_time"}
 ADMIN = {
     "register_event_type",
     "attach",

@@ -74,7 +74,7 @@ def test_a_name_of_this_machine_is_refused_when_something_is_sent(attempt, recei
         socket.getaddrinfo(name, None)
     except OSError:
         pytest.skip(f"{name} is no name of this machine")
-    assert attempt(name)["last_error"] == "address refused"
+    assert attempt(name)["last_error"].startswith("address refused: ")
     assert receiver.connections == 0
 
 
@@ -84,20 +84,67 @@ def test_a_look_alike_is_another_name(attempt, receiver, host):
     assert receiver.connections == 0
 
 
+REFUSED = "address refused: 127.0.0.9"
+
+
+def test_an_administrator_reads_which_address_was_refused(named_db, names):
+    db = named_db
+    names.answer(inner_test=[["127.0.0.9"]])
+    admin = db.role()
+    db.grant(admin, "admin")
+    webhook = db.create_webhook("http://inner.test:9/", retry_policy={"max_attempts": 2})
+    db.send_test(webhook)
+    db.wait_until("SELECT last_error FROM webhooks.deliveries WHERE attempts = 1", REFUSED)
+    delivery = db.the_delivery(webhook, "failed")
+    assert delivery["last_error"] == REFUSED
+    assert [it["error"] for it in db.attempts(delivery["id"])] == [REFUSED] * 2
+    session = db.connect(user=admin)
+    assert db.row("SELECT last_error FROM webhooks.deliveries", session=session)["last_error"] == REFUSED
+    shown = db.one("SELECT webhooks.get_delivery(%s)", delivery["id"], session=session)
+    assert [it["error"] for it in shown["attempts"]] == [REFUSED] * 2
+
+
+@pytest.mark.settings(CLOSED)
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_the_hint_for_a_local_receiver_names_the_networks_of_both_families(db, receiver, host):
+    error = db.fails(
+        "SELECT webhooks.create_webhook(%s, '{*}')", receiver.url(host=host), state="22023", says="address refused"
+    )
+    assert "ALTER SYSTEM SET webhooks.allowed_networks = '127.0.0.0/8, ::1/128'" in error.diag.message_hint
+
+
 def test_a_tenant_reads_that_an_address_was_refused_and_never_which(named_db, names, receiver):
     db = named_db
     names.answer(inner_test=[["127.0.0.9"]])
+    session = db.as_owner("alice")
     db.create_webhook(receiver.url("/news"), ["delivery.failed"])
-    webhook = db.create_webhook("http://inner.test:9/", retry_policy=ONE_ATTEMPT)
-    db.send_test(webhook)
+    db.create_webhook(receiver.url("/own-news"), ["delivery.failed"], session=session)
+    webhook = db.create_webhook("http://inner.test:9/", retry_policy={"max_attempts": 2}, session=session)
+    event = db.one("SELECT webhooks.send_test(%s)", webhook["id"], session=session)
+    db.wait_until("SELECT attempts FROM webhooks.deliveries WHERE event_id = %s", 1, params=[event])
+    waiting = db.rows("SELECT last_error FROM webhooks_api.deliveries", session=session)
     delivery = db.the_delivery(webhook, "failed")
-    assert delivery["last_error"] == "address refused"
-    (attempt,) = db.attempts(delivery["id"])
-    assert (attempt["status"], attempt["error"], attempt["response_excerpt"]) == (None, "address refused", None)
-    (news,) = receiver.wait(1, "/news")
-    assert news.data["reason"] == "address refused"
-    shown = db.one("SELECT webhooks.get_delivery(%s)", delivery["id"])
-    assert "127.0.0" not in json.dumps([shown, news.json])
+    news = [*receiver.wait(1, "/news"), *receiver.wait(1, "/own-news")]
+    assert [it.data["reason"] for it in news] == ["address refused"] * 2
+    reader = db.role()
+    db.grant(reader, "read")
+    reading = db.connect(user=reader)
+    told = [
+        waiting,
+        db.one("SELECT webhooks.get_delivery(%s)", delivery["id"], session=session),
+        db.one("SELECT webhooks.list_deliveries(%s)", webhook["id"], session=session),
+        db.rows("SELECT * FROM webhooks_api.deliveries", session=session),
+        db.rows("SELECT * FROM webhooks_api.attempts", session=session),
+        db.one("SELECT webhooks_api.get_delivery(%s)", delivery["id"], session=session),
+        db.one("SELECT webhooks_api.list_deliveries(%s)", webhook["id"], session=session),
+        db.rows("SELECT * FROM webhooks.deliveries", session=reading),
+        db.rows("SELECT * FROM webhooks.attempts", session=reading),
+        [it.json for it in news],
+    ]
+    for it in told:
+        assert "address refused" in str(it) and "127.0.0" not in str(it), it
+    retried = db.one("SELECT webhooks.retry_delivery(%s)", delivery["id"], session=session)
+    assert retried["last_error"] == "address refused" and "127.0.0" not in str(retried)
     error = db.fails(
         "SELECT webhooks.create_webhook('http://2130706441/', '{*}')", state="22023", says="address refused"
     )
@@ -114,7 +161,7 @@ def test_a_reload_that_tightens_the_guard_closes_kept_connections_and_none_is_us
         eventually(lambda: receiver.open_connections() == 0)
         db.emit()
         db.wait_until(
-            "SELECT last_error FROM webhooks.deliveries WHERE state = 'pending'", "address refused", timeout=10
+            "SELECT last_error LIKE 'address refused: %' FROM webhooks.deliveries WHERE state = 'pending'", timeout=10
         )
         assert (receiver.connections, len(receiver.requests)) == (1, 1)
     db.wait_for_states(webhook, delivered=2)
@@ -195,7 +242,7 @@ def test_a_name_that_changes_its_answer_between_two_look_ups_gains_nothing(named
     db.start_worker()
     db.emit()
     db.wait_for_states(webhook, failed=1)
-    assert db.deliveries(webhook, "failed")[0]["last_error"] == "address refused"
+    assert db.deliveries(webhook, "failed")[0]["last_error"] == REFUSED
     assert names.asked() == ["rebind.test"] * 2
     assert (len(receiver.requests), inner.connections) == (1, 0)
 
@@ -207,6 +254,6 @@ def test_one_refused_address_refuses_the_name(named_db, names, receiver, inner, 
     names.answer(mixed_test=[answer])
     webhook = named_db.create_webhook(receiver.url(host="mixed.test"), retry_policy=ONE_ATTEMPT)
     named_db.send_test(webhook)
-    assert named_db.the_delivery(webhook, "failed")["last_error"] == "address refused"
+    assert named_db.the_delivery(webhook, "failed")["last_error"] == REFUSED
     assert names.asked() == ["mixed.test"]
     assert (receiver.connections, inner.connections) == (0, 0)

@@ -1,9 +1,11 @@
 """Bad input: each is refused with a fitting SQLSTATE, a message that names what is wrong and a hint of what would be right."""
 
 import json
+import re
 
 import pytest
 from database import everything_said, some_uuid
+from requests_as import tell
 
 URL = "http://127.0.0.1:9/hook"
 INVALID = "22"
@@ -146,6 +148,112 @@ def test_an_unknown_event_type_is_named_and_the_known_ones_are_listed(shared_db)
         "delivery.failed",
     ):
         assert known in everything_said(error)
+
+
+def test_an_unknown_type_of_an_object_comes_with_the_call_that_makes_it_and_the_nearest_known(db):
+    error = create(db, events=["order.created"], says="order.created")
+    hint = error.diag.message_hint
+    assert 'Did you mean "memory.created"?' in hint
+    (call,) = re.findall(r"SELECT webhooks\.attach\(.*?\);", hint)
+    assert call == "SELECT webhooks.attach('orders', object => 'order');"
+    # It can be pasted as it stands.
+    db.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+    db.execute(call)
+    db.create_webhook(URL, ["order.created"])
+
+
+def test_an_unknown_type_that_no_table_emits_comes_with_the_call_that_registers_it(db):
+    for error in (
+        create(db, events=["invoice.paid"], says="invoice.paid"),
+        db.fails("SELECT webhooks.emit('invoice.paid', '{}')", state=INVALID, says="invoice.paid"),
+    ):
+        (call,) = re.findall(r"SELECT webhooks\.register_event_type\(.*?\);", error.diag.message_hint)
+    db.execute(call)
+    db.create_webhook(URL, ["invoice.paid"])
+    assert db.emit("invoice.paid").startswith("event_")
+
+
+def test_a_url_without_a_scheme_is_told_so_in_words(shared_db):
+    for url in ("", "/hook", "example.com", "//example.com/hook"):
+        error = create(shared_db, url=url)
+        assert error.diag.message_primary == "invalid URL: the URL has no scheme; it begins with https://"
+
+
+EVERYTHING_WRONG = {
+    "url": "/hook",
+    "events": ["memory.exploded"],
+    "retry_policy": {"max_attempts": 0},
+    "filters": {"a": {"b": 1}},
+    "secret": "",
+}
+
+
+def test_all_that_is_wrong_is_named_at_once(shared_db, webhook):
+    values = {key: json.dumps(it) if isinstance(it, dict) else it for key, it in EVERYTHING_WRONG.items()}
+    for error in (create(shared_db, **values), update(shared_db, webhook, {**EVERYTHING_WRONG, "color": "red"})):
+        said = error.diag.message_detail.splitlines()
+        assert {line.split(":")[0] for line in said} >= EVERYTHING_WRONG.keys()
+        assert len(said) == len({line.split(":")[0] for line in said})
+        for field in EVERYTHING_WRONG:
+            assert field in error.diag.message_primary and f"{field}: " in error.diag.message_hint
+    assert any(line.startswith("color: unknown key") for line in said)
+
+
+def test_all_that_is_wrong_with_a_request_is_named_at_once(db):
+    session = db.as_owner("alice")
+    webhook = db.create_webhook(URL, session=session)
+    tell(session, headers={"x-webhooks-id": webhook["id"]})
+    wrong = {**EVERYTHING_WRONG, "active": "yes", "color": "red"}
+    for operation in ("create_webhook", "update_webhook"):
+        answer = db.one(f"SELECT webhooks_api.{operation}(%s::text)", json.dumps(wrong), session=session)
+        assert answer["error"]["code"] == "VALIDATION_ERROR"
+        details = answer["error"]["details"]
+        assert sorted(it["field"] for it in details) == sorted(wrong)
+        assert all(it["message"] for it in details)
+    four = {key: EVERYTHING_WRONG[key] for key in ("url", "events", "retry_policy", "filters")}
+    answer = db.one("SELECT webhooks_api.create_webhook(%s::text)", json.dumps(four), session=session)
+    assert sorted(it["field"] for it in answer["error"]["details"]) == sorted(four)
+
+
+# Every function that needs a value, with NULL for it, and the argument that the error must name.
+WITHOUT = {
+    "create_webhook(NULL, '{*}')": "url",
+    "create_webhook('http://127.0.0.1/', NULL)": "events",
+    "get_webhook(NULL)": "webhook_id",
+    "update_webhook(NULL, '{}')": "webhook_id",
+    "update_webhook('webhook_%s', NULL)": "changes",
+    "delete_webhook(NULL)": "webhook_id",
+    "rotate_secret(NULL)": "webhook_id",
+    "rotate_secret('webhook_%s', NULL)": "overlap",
+    "list_deliveries(NULL)": "webhook_id",
+    "send_test(NULL)": "webhook_id",
+    "replay(NULL, now())": "webhook_id",
+    "replay('webhook_%s', NULL)": "since",
+    "get_delivery(NULL)": "delivery_id",
+    "retry_delivery(NULL)": "delivery_id",
+    "emit(NULL, '{}')": "event_type",
+    "emit('user.activity', NULL)": "data",
+    "search_performed(NULL, '[]')": "query",
+    "user_activity(NULL, 'login')": "user_id",
+    "user_activity('7', NULL)": "activity",
+    "register_event_type(NULL, 'something')": "type",
+    "register_event_type('a.b', NULL)": "description",
+    "create_api_key(NULL, 'alice')": "name",
+    "create_api_key('laptop', NULL)": "owner",
+    "revoke_api_key(NULL)": "key_id",
+    "grant_access(NULL, 'api')": "role",
+    "grant_access('nobody', NULL)": "what",
+    "revoke_access(NULL, 'api')": "role",
+    "attach(NULL)": "table_name",
+    "detach(NULL)": "table_name",
+}
+
+
+@pytest.mark.parametrize("call", WITHOUT)
+def test_a_null_where_a_value_is_needed_is_refused_and_the_argument_is_named(shared_db, call):
+    call_with_id = call.replace("%s", HEX)
+    error = shared_db.fails(f"SELECT webhooks.{call_with_id}", state=INVALID)
+    assert error.diag.message_primary == f"{WITHOUT[call]} must not be null"
 
 
 def test_system_health_for_a_webhook_with_an_owner_is_an_error_that_says_so(shared_db):

@@ -314,3 +314,71 @@ def test_a_setting_applies_on_reload(db, receiver, make_receiver, authority, nam
 def test_the_table_has_every_setting(shared_db):
     rows = shared_db.rows("SELECT name FROM pg_settings WHERE name LIKE 'webhooks.%%' AND context <> 'postmaster'")
     assert {row["name"].removeprefix("webhooks.") for row in rows} == set(TABLE)
+
+
+# SET in a session
+
+
+@dataclass
+class Notice:
+    severity: str
+    state: str
+    message: str
+    detail: str
+    hint: str
+
+
+def notices_of(session, *statements):
+    said = []
+
+    def note(it):  # whose fields are gone afterwards
+        said.append(Notice(it.severity, it.sqlstate, it.message_primary, it.message_detail, it.message_hint))
+
+    session.add_notice_handler(note)
+    for statement in statements:
+        session.execute(statement)
+    return said
+
+
+def test_a_setting_that_the_worker_never_sees_gives_a_warning_with_the_call_that_it_would_see(db):
+    session = db.connect()
+    (warning,) = notices_of(session, "SET webhooks.retention = '1d'")
+    assert (warning.severity, warning.state) == ("WARNING", "01000")
+    assert warning.message == "webhooks.retention is set for this session alone, where it has no effect"
+    assert "worker" in warning.detail
+    assert "ALTER SYSTEM SET webhooks.retention = '1d'; SELECT pg_reload_conf();" in warning.hint
+    assert f"ALTER DATABASE {db.name} SET webhooks.retention = '1d';" in warning.hint
+
+
+def test_a_setting_that_acts_in_the_session_says_what_it_decides_there(db, sink):
+    db.memories()
+    (warning,) = notices_of(db.session, "SET webhooks.enabled = off")
+    assert warning.message == "webhooks.enabled is set for this session alone"
+    assert "whether changes that this session makes are captured" in warning.detail
+    db.execute("INSERT INTO memories (content) VALUES ('unseen')")
+    db.connect().execute("INSERT INTO memories (content) VALUES ('seen')")
+    assert sink.take_one("memory.created")["data"]["content"] == "seen"
+
+
+def test_nobody_is_warned_where_the_worker_sees_it_or_the_transaction_ends_it(db):
+    role = db.role()
+    said = notices_of(
+        db.connect(),
+        "BEGIN",
+        "SET LOCAL webhooks.enabled = off",
+        "COMMIT",
+        "RESET webhooks.enabled",
+        "SET webhooks.enabled TO DEFAULT",
+        "SET application_name = 'webhooks.enabled'",
+        f"ALTER DATABASE {db.name} SET webhooks.enabled = on",
+        f"ALTER DATABASE {db.name} RESET webhooks.enabled",
+        f"ALTER ROLE {role} SET webhooks.enabled = off",
+        "SELECT pg_reload_conf()",
+    )
+    assert said == []
+
+
+def test_a_setting_that_there_is_not_is_an_error(db):
+    db.fails("SET webhooks.nothing = 1", state="42602", says="reserved prefix", hint=False)
+    db.fails("SET webhooks.jwt_secret = 'x'", state="55P02", hint=False)
+    db.fails("SET webhooks.enabled = off", state="42501", hint=False, session=db.connect(user=db.role()))

@@ -46,8 +46,34 @@ pub(crate) enum Emitter {
     Owner(String),
 }
 
-/// What roles without the right are told.
-const ASK: &str = "An administrator may give a role the right, with webhooks.grant_access().";
+/// What a role without the right is told: the call that gives it.
+fn ask(right: Right) -> String {
+    let role = sql_text(&user_name());
+    format!(
+        "An administrator can give the right: SELECT webhooks.grant_access({role}, '{}');",
+        right.word()
+    )
+}
+
+/// The name of the effective user.
+fn user_name() -> String {
+    const MISSING_IS_FINE: bool = true;
+    // SAFETY: a syscache look-up in a transaction; the name is NUL-terminated, or null for a role that is gone.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(user(), MISSING_IS_FINE);
+        if name.is_null() {
+            return String::new();
+        }
+        std::ffi::CStr::from_ptr(name)
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+/// A literal of SQL.
+fn sql_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
 
 fn user() -> pg_sys::Oid {
     // SAFETY: a variable of this process, set in every backend.
@@ -69,7 +95,7 @@ pub(crate) fn caller() -> Result<Caller, Error> {
         Right::Admin.is_held_by(user())?,
     );
     if !api && !admin {
-        return Err(Error::denied("webhooks", ASK));
+        return Err(Error::denied("webhooks", ask(Right::Api)));
     }
     match request::owner()? {
         Some(owner) if api => Ok(Caller::Owner(owner)),
@@ -118,10 +144,7 @@ pub(crate) fn must_be_reader(what: &'static str) -> Result<(), Error> {
     if is_reader()? {
         Ok(())
     } else {
-        Err(Error::denied(
-            what,
-            "The role needs webhooks.grant_access(…, 'read').",
-        ))
+        Err(Error::denied(what, ask(Right::Read)))
     }
 }
 
@@ -135,10 +158,7 @@ pub(crate) fn emitter(what: &'static str, event_type: &str) -> Result<Emitter, E
         Right::Admin.is_held_by(user())?,
     );
     if !emit && !admin {
-        return Err(Error::denied(
-            what,
-            "The role needs webhooks.grant_access(…, 'emit').",
-        ));
+        return Err(Error::denied(what, ask(Right::Emit)));
     }
     let emitter = match request::owner()? {
         None if admin => return Ok(Emitter::Admin),

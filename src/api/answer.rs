@@ -101,6 +101,20 @@ fn of_error(operation: &str, error: &Error) -> Problem {
                 .collect(),
             ..with_words(code)
         },
+        Error::Several(faults) => {
+            let details = faults.iter().map(|fault| Detail {
+                field: fault.field.clone(),
+                message: fault.complaint.as_ref().unwrap_or(&fault.message).clone(),
+            });
+            let problem = Problem::invalid(details.collect());
+            match faults.as_slice() {
+                [only] => Problem {
+                    message: only.message.clone(),
+                    ..problem
+                },
+                _ => problem,
+            }
+        }
         Error::State { .. } => with_words(code),
         Error::Limit { retry_after_s, .. } => Problem {
             retry_after_s: Some(retry_after_s.unwrap_or(LATER_S)),

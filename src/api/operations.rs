@@ -4,7 +4,7 @@ use super::Form;
 use super::answer::{Done, Failure};
 use super::figures;
 use crate::access::{self, Caller};
-use crate::error::Error;
+use crate::error::{Error, Faults};
 use crate::functions::{deliveries, events, secrets, webhooks};
 use crate::seam::clock;
 use crate::seam::json::JsonbText;
@@ -110,7 +110,7 @@ pub(super) fn run(operation: &str, form: Form<'_>) -> Result<Done, Failure> {
     let caller = admitted(access::caller())?;
     match operation {
         "create_webhook" => {
-            let input = Request::read(form, None)?.judged(CREATE, &[])?;
+            let (input, faults) = Request::read(form, None)?.examined(CREATE, &[])?;
             done(
                 CREATED,
                 webhooks::create(
@@ -123,6 +123,7 @@ pub(super) fn run(operation: &str, form: Form<'_>) -> Result<Done, Failure> {
                     json_of(&input, "retry_policy"),
                     json_of(&input, "filters"),
                     None,
+                    faults,
                 ),
             )
         }
@@ -145,13 +146,11 @@ pub(super) fn run(operation: &str, form: Form<'_>) -> Result<Done, Failure> {
                 let input = request.judged(UPDATE_CALL, &[])?;
                 request = Request::of_changes(input)?;
             }
-            let changes = request.judged(CHANGES, webhooks::READ_ONLY)?.into_object();
+            let (changes, faults) = request.examined(CHANGES, webhooks::READ_ONLY)?;
+            let changes = Value::Object(changes.into_object()).to_string();
             done(
                 OK,
-                webhooks::update(
-                    Some(&webhook),
-                    Some(JsonbText(Value::Object(changes).to_string())),
-                ),
+                webhooks::update(Some(&webhook), Some(JsonbText(changes)), faults),
             )
         }
         "delete_webhook" => {
@@ -344,6 +343,23 @@ impl Request {
             Fields::Body(object) => body::judge(object, fields, ignored),
             Fields::Query(pairs) => query::judge(&pairs, fields),
         }
+    }
+
+    /// Its fields as far as they are as they must be, and what is wrong with the others: to be told together with what
+    /// the function finds.
+    fn examined(self, fields: &[Field], ignored: &[&str]) -> Result<(Input, Faults), Problem> {
+        let mut faults = Faults::default();
+        let input = match self.fields {
+            Fields::Body(object) => {
+                let (input, details) = body::examine(object, fields, ignored);
+                for detail in details {
+                    faults.note_complaint(detail.field, detail.message);
+                }
+                input
+            }
+            Fields::Query(pairs) => query::judge(&pairs, fields)?,
+        };
+        Ok((input, faults))
     }
 
     fn webhook(&self) -> Result<&str, Problem> {

@@ -145,6 +145,8 @@ const REST: &[&str] = &[
     "webhooks.may_read",
     "webhooks.undispatched",
     "webhooks.format_id",
+    "webhooks.unreadable",
+    "webhooks.shown_error",
 ];
 const REST_EMIT: &[&str] = &[
     "webhooks_api.emit",
@@ -171,6 +173,7 @@ const READ: &[&str] = &[
     "webhooks.may_read",
     "webhooks.worker",
     "webhooks.undispatched",
+    "webhooks.shown_error",
     "webhooks.format_id",
     "webhooks.format_time",
 ];

@@ -13,12 +13,14 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_sys};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use uuid::Uuid;
+use webhooks_core::address::without_address;
 use webhooks_core::event_type::Subscription;
-use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
 use webhooks_core::quote::quote;
 use webhooks_core::request::{self, Event, Target};
+use webhooks_core::stored;
 
 static LIST: Statement = Statement::new(
     c"SELECT object FROM webhooks.delivery_object WHERE webhook_id = $1 AND ($2 IS NULL OR state = $2)
@@ -177,6 +179,10 @@ pub(crate) fn list(
             let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
             let deliveries: Vec<Value> = (0..rows.len())
                 .filter_map(|row| rows.json(row, 1))
+                .map(|mut delivery| {
+                    hide_address(&mut delivery, "last_error", &caller);
+                    delivery
+                })
                 .collect();
             Ok(JsonB(
                 json!({ "deliveries": deliveries, "pagination": pagination(total, limit, offset) }),
@@ -282,9 +288,11 @@ pub(crate) fn replay_period(
     );
     let since = pg_sys::TimestampTz::from(since);
     if since > until {
-        return Err(
-            Error::invalid("since is after until", "Give the earlier time first.").of("since"),
-        );
+        return Err(Error::invalid(
+            "since is after until",
+            "since is the earlier time, until the later one.",
+        )
+        .of("since"));
     }
     as_owner(|| {
         sql::connect(|spi| {
@@ -341,12 +349,35 @@ fn tell_worker(webhook: Uuid) -> Result<(), Error> {
     Ok(())
 }
 
+/// Leaves out of an error which address was refused, which administrators alone are told.
+fn hide_address(object: &mut Value, key: &str, caller: &Caller) {
+    if let (Caller::Owner(_), Some(Value::String(error))) = (caller, object.get_mut(key)) {
+        *error = without_address(error).into_owned();
+    }
+}
+
+/// An attempt's error, for the views: as the caller may read it.
+#[pg_extern(sql = false)]
+fn shown_error(error: Option<&str>) -> Option<String> {
+    let error = error?;
+    // Most errors hold no address, and then there is no need to ask who reads them.
+    Some(match without_address(error) {
+        Cow::Borrowed(error) => error.to_owned(),
+        Cow::Owned(_) if reply(access::is_admin()) => error.to_owned(),
+        Cow::Owned(without) => without,
+    })
+}
+
 /// The delivery object with its attempts and its request, rendered again.
 fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Error> {
     let rows = spi.write(&GET, &one(delivery, caller));
     let mut object = rows.json(0, 1).ok_or_else(|| absent(delivery))?;
     let log = spi.write(&ATTEMPTS, &[sql::uuid(delivery)]);
-    let attempts = log.json(0, 1).unwrap_or_else(|| json!([]));
+    let mut attempts = log.json(0, 1).unwrap_or_else(|| json!([]));
+    for attempt in attempts.as_array_mut().into_iter().flatten() {
+        hide_address(attempt, "error", caller);
+    }
+    hide_address(&mut object, "last_error", caller);
     let last = log.time(0, 2);
     let made = object
         .get("attempt_count")
@@ -404,13 +435,20 @@ fn replay_events(
 ) -> Result<i64, Error> {
     let rows = spi.write(&WEBHOOK, &[sql::uuid(webhook)]);
     let owner: Option<String> = rows.get(0, 1);
-    let events: Vec<String> = rows.get(0, 2).unwrap_or_default();
+    let events: Vec<Option<String>> = rows.get(0, 2).unwrap_or_default();
+    let events: Vec<String> = events.into_iter().flatten().collect();
     let subscription = Subscription::of(&events);
-    let filter = rows
-        .get::<String>(0, 3)
-        .and_then(|text| webhooks_core::json::parse(&text).ok())
-        .and_then(|value| Filter::parse(&value).ok())
-        .unwrap_or_default();
+    // Which events match cannot be told without it: all of them, or none, would be wrong.
+    let filters: Option<String> = rows.get(0, 3);
+    let filter = stored::read_filter(filters.as_deref()).map_err(|why| {
+        let webhook = id::format(Kind::Webhook, webhook);
+        Error::State {
+            message: format!("the filters of {webhook} cannot be read: {why}"),
+            hint: Some(format!(
+                "Give them anew, or remove them: SELECT webhooks.update_webhook('{webhook}', '{{\"filters\": null}}');"
+            )),
+        }
+    })?;
     // Each replay is a generation of its own: its time, which no other has under the webhook's lock.
     let generation = u64::try_from(clock::unix_ms().saturating_mul(1_000))
         .unwrap_or(1)

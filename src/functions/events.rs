@@ -16,16 +16,18 @@ use pgrx::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use webhooks_core::event_type::{self, Subscription};
-use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
 use webhooks_core::json::{self, write_string};
 use webhooks_core::payload;
 use webhooks_core::quote::quote;
+use webhooks_core::stored::{self, Stored};
 
 static IS_KNOWN: Statement = Statement::new(
     c"SELECT FROM webhooks.event_type WHERE name = $1",
     &[pg_sys::TEXTOID],
 );
+static KNOWN: Statement =
+    Statement::new(c"SELECT name FROM webhooks.event_type ORDER BY name", &[]);
 static REGISTER: Statement = Statement::new(
     c"INSERT INTO webhooks.event_type AS t (name, description) VALUES ($1, $2)
       ON CONFLICT (name) DO UPDATE SET description = excluded.description WHERE NOT t.builtin",
@@ -159,7 +161,7 @@ pub(crate) fn register(name: &str, description: &str) -> Result<(), Error> {
     if !event_type::valid_name(name) {
         return Err(Error::invalid(
             format!("invalid event type \"{}\"", quote(name)),
-            "A type is object.action in lower case: letters, digits and underscores, at most 100 bytes.",
+            "A type is object.action, such as invoice.paid: lower-case letters, digits and underscores, each part beginning with a letter, at most 100 bytes.",
         ));
     }
     as_owner(|| {
@@ -206,13 +208,38 @@ fn wants(
     {
         return false;
     }
-    let filter = filters
-        .and_then(|filters| json::parse(&filters.0).ok())
-        .and_then(|filters| Filter::parse(&filters).ok());
-    let Some(filter) = filter else {
+    // Where the filter cannot be read, dispatch makes a delivery that waits until it can.
+    let Ok(filter) = stored::read_filter(filters.as_ref().map(|it| it.0.as_str())) else {
         return true;
     };
     filter.is_empty() || json::parse(subject.unwrap_or(data)).is_ok_and(|row| filter.matches(&row))
+}
+
+/// Why a webhook sends nothing, for the views: what of its row the worker cannot read.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)] // The columns that users define.
+fn unreadable(
+    url: Option<&str>,
+    events: Option<Vec<Option<String>>>,
+    secret: Option<&str>,
+    previous_secret: Option<&str>,
+    filters: Option<JsonbText>,
+    max_attempts: Option<i32>,
+    backoff_multiplier: Option<f64>,
+    max_delay: Option<i32>,
+) -> Option<String> {
+    Stored {
+        url: url.unwrap_or_default(),
+        events: &events.unwrap_or_default(),
+        secret,
+        previous_secret,
+        filters: filters.as_ref().map(|it| it.0.as_str()),
+        max_attempts: max_attempts.unwrap_or_default(),
+        backoff_multiplier: backoff_multiplier.unwrap_or_default(),
+        max_delay: max_delay.unwrap_or_default(),
+    }
+    .read()
+    .unreadable
 }
 
 /// Whose event it is to be, and whose waiting deliveries are counted before.
@@ -252,20 +279,30 @@ impl Sender {
     }
 }
 
-fn must_be_known(event_type: &str) -> Result<(), Error> {
-    let known = as_owner(|| {
-        Ok(sql::connect(|spi| {
-            spi.write(&IS_KNOWN, &[arg(event_type)]).len() > 0
-        }))
-    })?;
-    if known {
-        Ok(())
-    } else {
-        Err(Error::invalid(
-            format!("unknown event type \"{}\"", quote(event_type)),
-            "Register it with webhooks.register_event_type(), which needs the right admin.",
-        ))
-    }
+fn must_be_known(name: &str) -> Result<(), Error> {
+    as_owner(|| {
+        sql::connect(|spi| {
+            if spi.write(&IS_KNOWN, &[arg(name)]).len() > 0 {
+                return Ok(());
+            }
+            let rows = spi.write(&KNOWN, &[]);
+            let known: Vec<String> = (0..rows.len()).filter_map(|row| rows.get(row, 1)).collect();
+            if name.contains('*') {
+                return Err(Error::invalid(
+                    format!("unknown event type \"{}\"", quote(name)),
+                    "An event has one type, without wildcards, such as user.activity.",
+                ));
+            }
+            Err(Error::invalid(
+                format!("unknown event type \"{}\"", quote(name)),
+                event_type::advice(
+                    name,
+                    &known,
+                    "A type is object.action in lower case, such as user.activity.",
+                ),
+            ))
+        })
+    })
 }
 
 fn canonical(data: &Value) -> String {

@@ -16,11 +16,19 @@ pub(crate) use events::register as register_event_type_as_owner;
 use crate::error::Error;
 use crate::seam::json::JsonbText;
 use webhooks_core::id::{self, Kind};
+use webhooks_core::quote::quote;
 
 /// Parses an id that users see.
 fn parse_id(kind: Kind, text: Option<&str>) -> Result<uuid::Uuid, Error> {
-    let text = required(text, "id")?;
-    id::parse(kind, text).map_err(|error| Error::invalid(error.to_string(), error.hint()))
+    let argument = match kind {
+        Kind::Webhook => "webhook_id",
+        Kind::Event => "event_id",
+        Kind::Delivery => "delivery_id",
+        Kind::Key => "key_id",
+    };
+    let text = required(text, argument)?;
+    id::parse(kind, text)
+        .map_err(|error| Error::invalid(format!("{error} \"{}\"", quote(text)), error.hint()))
 }
 
 /// A parameter that must not be NULL.
@@ -28,7 +36,7 @@ fn required<T>(value: Option<T>, name: &str) -> Result<T, Error> {
     value.ok_or_else(|| {
         Error::invalid(
             format!("{name} must not be null"),
-            format!("Give a value for {name}."),
+            format!("Specify a value for {name}."),
         )
     })
 }
@@ -46,13 +54,13 @@ fn page(limit: Option<i32>, offset: Option<i32>) -> Result<(i64, i64), Error> {
     if !(1..=1_000).contains(&limit) {
         return Err(Error::invalid(
             format!("page_limit {limit} is out of range"),
-            "It is a number from 1 to 1000.",
+            "page_limit is a number from 1 to 1000.",
         ));
     }
     if offset < 0 {
         return Err(Error::invalid(
             format!("page_offset {offset} is out of range"),
-            "It is a number from 0 on.",
+            "page_offset is 0 or more: how many entries are left out at the beginning.",
         ));
     }
     Ok((i64::from(limit), i64::from(offset)))

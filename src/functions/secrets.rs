@@ -12,17 +12,30 @@ use pgrx::{JsonB, pg_sys};
 use webhooks_core::id::{self, Kind};
 use webhooks_core::secret::Secret;
 
-/// The newest two secrets are kept: a rotation within the overlap of another ends the oldest at once.
+/// The secret that is in use, under the lock of its row.
+static CURRENT: Statement = Statement::new(
+    c"SELECT secret FROM webhooks.webhook WHERE id = $1 AND ($2 IS NULL OR owner = $2) FOR UPDATE",
+    &[pg_sys::UUIDOID, pg_sys::TEXTOID],
+);
+/// The newest two secrets are kept: a rotation within the overlap of another ends the oldest at once. A secret that
+/// cannot be read ($5) has signed nothing, and so the one before it stays.
 static ROTATE: Statement = Statement::new(
     c"UPDATE webhooks.webhook
          SET secret = $3,
-             previous_secret = CASE WHEN $4 > 0 THEN secret END,
+             previous_secret = CASE WHEN $4 = 0 THEN NULL WHEN $5 THEN previous_secret ELSE secret END,
              previous_secret_expires_at =
-                 CASE WHEN $4 > 0 THEN pg_catalog.clock_timestamp() + $4 * interval '1 microsecond' END,
+                 CASE WHEN $4 = 0 THEN NULL WHEN $5 THEN previous_secret_expires_at
+                      ELSE pg_catalog.clock_timestamp() + $4 * interval '1 microsecond' END,
              updated_at = pg_catalog.clock_timestamp()
        WHERE id = $1 AND ($2 IS NULL OR owner = $2)
       RETURNING webhooks.format_time(previous_secret_expires_at)",
-    &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::INT8OID],
+    &[
+        pg_sys::UUIDOID,
+        pg_sys::TEXTOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+        pg_sys::BOOLOID,
+    ],
 );
 
 /// The longest overlap, in microseconds: 30 days.
@@ -43,18 +56,20 @@ pub(crate) fn rotate(webhook_id: Option<&str>, overlap: Option<Interval>) -> Res
     let secret = Secret::generate(clock::random());
     as_owner(|| {
         sql::connect(|spi| {
+            let whose = [sql::uuid(webhook), arg(caller.owner())];
+            let current: Option<String> = spi.write(&CURRENT, &whose).get(0, 1);
+            let current = current.ok_or_else(|| super::webhooks::absent(webhook))?;
+            let unreadable = Secret::parse(current).is_err();
             let rows = spi.write(
                 &ROTATE,
                 &[
-                    sql::uuid(webhook),
-                    arg(caller.owner()),
+                    whose[0],
+                    whose[1],
                     arg(secret.expose()),
                     arg(overlap),
+                    arg(unreadable),
                 ],
             );
-            if rows.len() == 0 {
-                return Err(super::webhooks::absent(webhook));
-            }
             Ok(JsonB(serde_json::json!({
                 "id": id::format(Kind::Webhook, webhook),
                 "secret": secret.expose(),
@@ -74,7 +89,7 @@ fn microseconds(overlap: &Interval) -> Result<i64, Error> {
         .ok_or_else(|| {
             Error::invalid(
                 "overlap is out of range",
-                "It is an interval from 0 to 30 days; with 0 the previous secret ends at once.",
+                "overlap is an interval from '0' to '30 days'; with '0' the previous secret ends at once.",
             )
         })
 }

@@ -2,7 +2,7 @@
 
 use super::{page, pagination, parse_id, parsed, quotas, required};
 use crate::access::{self, Caller};
-use crate::error::{Error, reply};
+use crate::error::{Error, Faults, reply};
 use crate::seam::clock;
 use crate::seam::json::JsonbText;
 use crate::seam::owner::as_owner;
@@ -19,6 +19,7 @@ use webhooks_core::id::{self, Kind};
 use webhooks_core::quote::quote;
 use webhooks_core::retry::Policy;
 use webhooks_core::secret::Secret;
+use webhooks_core::stored;
 use webhooks_schedule::Snapshot;
 
 static KNOWN_TYPES: Statement =
@@ -58,14 +59,14 @@ static COUNT: Statement = Statement::new(
     &[pg_sys::BOOLOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
 );
 static LOCK: Statement = Statement::new(
-    c"SELECT url, events, secret, active, max_attempts, backoff_multiplier, max_delay, filters::text, owner, activation,
+    c"SELECT url, active, max_attempts, backoff_multiplier, max_delay, filters::text, owner, activation,
              EXISTS (SELECT FROM webhooks.disabled d WHERE d.webhook_id = w.id AND d.activation = w.activation)
         FROM webhooks.webhook w WHERE id = $1 AND ($2 IS NULL OR owner = $2) FOR UPDATE",
     &[pg_sys::UUIDOID, pg_sys::TEXTOID],
 );
 static UPDATE: Statement = Statement::new(
     c"UPDATE webhooks.webhook w
-         SET url = $2, events = $3, secret = $4, active = $5, max_attempts = $6, backoff_multiplier = $7, max_delay = $8,
+         SET url = $2, events = coalesce($3, events), secret = coalesce($4, secret), active = $5, max_attempts = $6, backoff_multiplier = $7, max_delay = $8,
              filters = $9::text::jsonb, activation = $10, updated_at = pg_catalog.clock_timestamp(),
              paused_at = CASE $11 WHEN 'paused' THEN pg_catalog.clock_timestamp()
                               WHEN 'resumed' THEN coalesce((SELECT d.disabled_at FROM webhooks.disabled d
@@ -77,8 +78,8 @@ static UPDATE: Statement = Statement::new(
                                  ELSE paused_under END,
              resumed_at = CASE $11 WHEN 'resumed' THEN pg_catalog.clock_timestamp() ELSE resumed_at END,
              resumed_under = CASE $11 WHEN 'resumed' THEN $12::text::pg_snapshot ELSE resumed_under END,
-             previous_secret = CASE WHEN secret = $4 THEN previous_secret END,
-             previous_secret_expires_at = CASE WHEN secret = $4 THEN previous_secret_expires_at END
+             previous_secret = CASE WHEN secret = coalesce($4, secret) THEN previous_secret END,
+             previous_secret_expires_at = CASE WHEN secret = coalesce($4, secret) THEN previous_secret_expires_at END
        WHERE id = $1",
     &[
         pg_sys::UUIDOID,
@@ -118,15 +119,44 @@ fn under(spi: &Connection) -> Option<String> {
 /// The longest name of an owner, in bytes: it must fit into an index.
 const MAX_OWNER: usize = 1_000;
 
-/// What a user defines of a webhook, checked.
+/// What a user defines of a webhook. What a call does not change stays as it is stored, whether or not that can
+/// be read.
 struct Fields {
     url: String,
-    events: Vec<String>,
-    secret: Secret,
+    /// `None`: not changed.
+    events: Option<Vec<String>>,
+    /// `None`: not changed.
+    secret: Option<Secret>,
     active: bool,
-    policy: Policy,
+    policy: StoredPolicy,
     /// JSON text; `None`: no filter.
     filters: Option<String>,
+}
+
+/// The columns of a retry policy.
+#[derive(Clone, Copy)]
+struct StoredPolicy {
+    max_attempts: i32,
+    backoff_multiplier: f64,
+    max_delay: i32,
+}
+
+impl StoredPolicy {
+    /// Changes apply to what is stored, and to the defaults where that is no policy.
+    fn read(self) -> Policy {
+        stored::read_policy(self.max_attempts, self.backoff_multiplier, self.max_delay)
+            .unwrap_or_default()
+    }
+}
+
+impl From<Policy> for StoredPolicy {
+    fn from(policy: Policy) -> Self {
+        Self {
+            max_attempts: policy.max_attempts as i32,
+            backoff_multiplier: policy.backoff_multiplier,
+            max_delay: policy.max_delay as i32,
+        }
+    }
 }
 
 #[pg_extern(sql = false)]
@@ -147,10 +177,13 @@ fn create_webhook(
         retry_policy,
         filters,
         owner,
+        Faults::default(),
     ))
 }
 
-/// `webhooks.create_webhook()`.
+/// `webhooks.create_webhook()`. `faults`: what was found wrong with fields before, and is told together with what is
+/// found here.
+#[allow(clippy::too_many_arguments)] // The arguments of the SQL function.
 pub(crate) fn create(
     url: Option<&str>,
     events: Option<Vec<Option<String>>>,
@@ -159,6 +192,7 @@ pub(crate) fn create(
     retry_policy: Option<JsonbText>,
     filters: Option<JsonbText>,
     owner: Option<&str>,
+    mut faults: Faults,
 ) -> Result<JsonB, Error> {
     let caller = access::caller()?;
     access::must_write("create_webhook()")?;
@@ -186,25 +220,47 @@ pub(crate) fn create(
             format!("An owner has at most {MAX_OWNER} bytes."),
         ));
     }
-    let url = checked_url(required(url, "url")?)?;
+    let url = faults.value("url", required(url, "url").and_then(checked_url))?;
+    let events = required(events, "events").and_then(|events| {
+        let entries = events.into_iter();
+        entries
+            .map(|it| {
+                it.ok_or_else(|| {
+                    Error::invalid(
+                        "an entry of events must not be null",
+                        "Leave the entry out, or name a type, such as memory.created.",
+                    )
+                })
+            })
+            .collect()
+    });
+    let events: Option<Vec<String>> = faults.value("events", events)?;
     let secret = match secret {
-        Some(secret) => checked_secret(secret)?,
-        None => Secret::generate(clock::random()),
+        Some(secret) => faults.value("secret", checked_secret(secret))?,
+        None => Some(Secret::generate(clock::random())),
     };
     let policy = match &retry_policy {
-        Some(policy) => checked_policy(Policy::default(), &parsed(policy, "retry_policy")?)?,
-        None => Policy::default(),
+        Some(policy) => parsed(policy, "retry_policy")
+            .and_then(|policy| checked_policy(Policy::default(), &policy)),
+        None => Ok(Policy::default()),
     };
-    let filters = filters.map(|it| parsed(&it, "filters")).transpose()?;
-    let filters = checked_filters(filters.as_ref())?;
-    let events = required(events, "events")?
-        .into_iter()
-        .map(|it| required(it, "an entry of events"));
-    let events = events.collect::<Result<Vec<String>, Error>>()?;
+    let policy = faults.value("retry_policy", policy)?;
+    let filters = filters.map(|it| parsed(&it, "filters")).transpose();
+    let filters = filters.and_then(|filters| checked_filters(filters.as_ref()));
+    let filters = faults.value("filters", filters)?;
     let webhook = clock::new_id();
     as_owner(|| {
         sql::connect(|spi| {
-            check_events(spi, &events, owner.is_some())?;
+            if let Some(events) = &events {
+                faults.value("events", check_events(spi, events, owner.is_some()))?;
+            }
+            faults.end()?;
+            // All of them are there, or there was a fault.
+            let (Some(url), Some(events), Some(secret), Some(policy), Some(filters)) =
+                (url, events, secret, policy, filters)
+            else {
+                return Err(Error::invalid("values are missing", None));
+            };
             quotas::count_creation(spi, &caller)?;
             spi.write(
                 &CREATE,
@@ -281,11 +337,15 @@ pub(crate) fn get(webhook_id: Option<&str>) -> Result<JsonB, Error> {
 
 #[pg_extern(sql = false)]
 fn update_webhook(webhook_id: Option<&str>, changes: Option<JsonbText>) -> JsonB {
-    reply(update(webhook_id, changes))
+    reply(update(webhook_id, changes, Faults::default()))
 }
 
-/// `webhooks.update_webhook()`.
-pub(crate) fn update(webhook_id: Option<&str>, changes: Option<JsonbText>) -> Result<JsonB, Error> {
+/// `webhooks.update_webhook()`. `faults`: as in [`create`].
+pub(crate) fn update(
+    webhook_id: Option<&str>,
+    changes: Option<JsonbText>,
+    mut faults: Faults,
+) -> Result<JsonB, Error> {
     let caller = access::caller()?;
     access::must_write("update_webhook()")?;
     let webhook = parse_id(Kind::Webhook, webhook_id)?;
@@ -293,14 +353,24 @@ pub(crate) fn update(webhook_id: Option<&str>, changes: Option<JsonbText>) -> Re
     let Value::Object(changes) = &changes else {
         return Err(Error::invalid(
             "changes must be a JSON object",
-            "For example {\"active\": false}.",
+            format!(
+                "For example: SELECT webhooks.update_webhook('{}', '{{\"active\": false}}');",
+                id::format(Kind::Webhook, webhook)
+            ),
         ));
     };
     as_owner(|| {
         sql::connect(|spi| {
             let rows = spi.write(&LOCK, &[sql::uuid(webhook), arg(caller.owner())]);
-            let (fields, owned, activation, disabled) = locked(&rows, webhook)?;
-            let new = merged(spi, fields, owned, changes)?;
+            let (fields, owned, activation, disabled) = match locked(&rows, webhook) {
+                Ok(found) => found,
+                Err(absent) => {
+                    faults.end()?;
+                    return Err(absent);
+                }
+            };
+            let new = merged(spi, fields, owned, changes, &mut faults)?;
+            faults.end()?;
             // Switching on starts a new activation: what the worker disabled was the one before.
             let was_on = rows_active(&rows) && !disabled;
             let switched = match changes.get("active") {
@@ -314,11 +384,11 @@ pub(crate) fn update(webhook_id: Option<&str>, changes: Option<JsonbText>) -> Re
                     sql::uuid(webhook),
                     arg(new.url),
                     arg(new.events),
-                    arg(new.secret.expose()),
+                    arg(new.secret.as_ref().map(Secret::expose)),
                     arg(new.active),
-                    arg(new.policy.max_attempts as i32),
+                    arg(new.policy.max_attempts),
                     arg(new.policy.backoff_multiplier),
-                    arg(new.policy.max_delay as i32),
+                    arg(new.policy.max_delay),
                     arg(new.filters),
                     arg(activation + i32::from(switched == Some("resumed"))),
                     arg(switched),
@@ -382,7 +452,7 @@ pub(super) fn must_exist(
 }
 
 fn rows_active(rows: &Rows<'_>) -> bool {
-    rows.get(0, 4) == Some(true)
+    rows.get(0, 2) == Some(true)
 }
 
 /// The row that LOCK has read: fields, whether it has an owner, its activation, whether the worker has
@@ -392,19 +462,19 @@ fn locked(rows: &Rows<'_>, webhook: Uuid) -> Result<(Fields, bool, i32, bool), E
         Some((
             Fields {
                 url: rows.get(0, 1)?,
-                events: rows.get(0, 2)?,
-                secret: Secret::parse(rows.get::<String>(0, 3)?).ok()?,
-                active: rows.get(0, 4)?,
-                policy: Policy {
-                    max_attempts: u32::try_from(rows.get::<i32>(0, 5)?).ok()?,
-                    backoff_multiplier: rows.get(0, 6)?,
-                    max_delay: u32::try_from(rows.get::<i32>(0, 7)?).ok()?,
+                events: None,
+                secret: None,
+                active: rows.get(0, 2)?,
+                policy: StoredPolicy {
+                    max_attempts: rows.get(0, 3)?,
+                    backoff_multiplier: rows.get(0, 4)?,
+                    max_delay: rows.get(0, 5)?,
                 },
-                filters: rows.get(0, 8),
+                filters: rows.get(0, 6),
             },
-            rows.get::<String>(0, 9).is_some(),
-            rows.get(0, 10)?,
-            rows.get(0, 11)?,
+            rows.get::<String>(0, 7).is_some(),
+            rows.get(0, 8)?,
+            rows.get(0, 9)?,
         ))
     };
     read().ok_or_else(|| absent(webhook))
@@ -423,52 +493,81 @@ pub(crate) const READ_ONLY: &[&str] = &[
     "previous_secret_expires_at",
 ];
 
+/// What becomes of the fields. What is wrong with changes is noted; each field is judged, whatever the others are.
 fn merged(
     spi: &Connection,
     mut fields: Fields,
     owned: bool,
     changes: &serde_json::Map<String, Value>,
+    faults: &mut Faults,
 ) -> Result<Fields, Error> {
-    let must_be = |key: &str, what: &str| {
-        Error::invalid(
-            format!("{key} must be {what}"),
-            format!("Leave {key} out to keep it as it is."),
-        )
-    };
     for (key, value) in changes {
-        match (key.as_str(), value) {
-            // What is put back as it was is not judged by settings that are stricter now: each attempt does that.
-            ("url", Value::String(url)) if *url == fields.url => {}
-            ("url", Value::String(url)) => fields.url = checked_url(url)?,
-            ("url", _) => return Err(must_be("url", "a string")),
-            ("events", Value::Array(events)) => {
-                fields.events = events
-                    .iter()
-                    .map(|it| {
-                        it.as_str()
-                            .map(str::to_owned)
-                            .ok_or_else(|| must_be("events", "an array of strings"))
-                    })
-                    .collect::<Result<_, _>>()?;
-                check_events(spi, &fields.events, owned)?;
+        match key.as_str() {
+            "url" => {
+                let url = match value {
+                    // What is put back as it was is not judged by settings that are stricter now: each attempt does that.
+                    Value::String(url) if *url == fields.url => Ok(url.clone()),
+                    Value::String(url) => checked_url(url),
+                    _ => Err(must_be("url", "a string")),
+                };
+                if let Some(url) = faults.value("url", url)? {
+                    fields.url = url;
+                }
             }
-            ("events", _) => return Err(must_be("events", "an array of strings")),
-            ("secret", Value::String(secret)) => fields.secret = checked_secret(secret)?,
-            ("secret", _) => return Err(must_be("secret", "a string")),
-            ("active", Value::Bool(active)) => fields.active = *active,
-            ("active", _) => return Err(must_be("active", "true or false")),
-            ("retry_policy", policy) => fields.policy = checked_policy(fields.policy, policy)?,
-            ("filters", filters) => fields.filters = checked_filters(Some(filters))?,
-            (key, _) if READ_ONLY.contains(&key) => {}
-            (key, _) => {
-                return Err(Error::invalid(
-                    format!("unknown key \"{}\" in changes", quote(key)),
-                    "Known are url, events, secret, active, retry_policy and filters.",
-                ));
+            "events" => {
+                let events = texts(value)
+                    .ok_or_else(|| must_be("events", "an array of strings"))
+                    .and_then(|events| check_events(spi, &events, owned).map(|()| events));
+                fields.events = faults.value("events", events)?;
             }
+            "secret" => {
+                let secret = match value {
+                    Value::String(secret) => checked_secret(secret),
+                    _ => Err(must_be("secret", "a string")),
+                };
+                fields.secret = faults.value("secret", secret)?;
+            }
+            "active" => {
+                let active = value
+                    .as_bool()
+                    .ok_or_else(|| must_be("active", "true or false"));
+                if let Some(active) = faults.value("active", active)? {
+                    fields.active = active;
+                }
+            }
+            "retry_policy" => {
+                let policy = checked_policy(fields.policy.read(), value);
+                if let Some(policy) = faults.value("retry_policy", policy)? {
+                    fields.policy = policy.into();
+                }
+            }
+            "filters" => {
+                if let Some(filters) = faults.value("filters", checked_filters(Some(value)))? {
+                    fields.filters = filters;
+                }
+            }
+            key if READ_ONLY.contains(&key) => {}
+            key => faults.note(
+                quote(key),
+                format!("unknown key \"{}\" in changes", quote(key)),
+                Some("Known are url, events, secret, active, retry_policy and filters.".to_owned()),
+            ),
         }
     }
     Ok(fields)
+}
+
+fn must_be(key: &'static str, what: &str) -> Error {
+    Error::invalid(
+        format!("{key} must be {what}"),
+        format!("Leave {key} out to keep it as it is."),
+    )
+}
+
+/// An array of strings.
+fn texts(value: &Value) -> Option<Vec<String>> {
+    let entries = value.as_array()?.iter();
+    entries.map(|it| it.as_str().map(str::to_owned)).collect()
 }
 
 fn checked_url(url: &str) -> Result<String, Error> {
@@ -477,7 +576,7 @@ fn checked_url(url: &str) -> Result<String, Error> {
     if endpoint.refused_on_its_face(&settings::guard()) {
         return Err(Error::invalid(
             "address refused: the URL points into a private or reserved network",
-            "Use a public address; an administrator may allow networks with webhooks.allowed_networks.",
+            endpoint.hint_when_refused(url),
         )
         .of("url"));
     }

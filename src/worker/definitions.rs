@@ -7,9 +7,12 @@ use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::shmem::Slot;
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::{PgLogLevel, PgSqlErrorCode};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use uuid::Uuid;
+use webhooks_core::id::{self, Kind};
 use webhooks_schedule::Definition;
 
 static VERSIONS: Statement =
@@ -56,6 +59,8 @@ pub(super) struct Definitions {
     pub(super) awaited: bool,
     /// Until then rows may come that belong to a dump, in any order.
     pub(super) restoring_until_ms: u64,
+    /// Webhooks whose rows cannot be read, and the reason that the log tells already.
+    told: HashMap<Uuid, String>,
 }
 
 /// What a look at the table has found.
@@ -74,6 +79,29 @@ impl Definitions {
     pub(super) fn forget_versions(&mut self) {
         self.versions.clear();
         Self::look_again();
+    }
+
+    /// Tells the log once why a webhook sends nothing, and again when the reason has changed.
+    fn tell(&mut self, definition: &Definition) {
+        let Some(reason) = &definition.unreadable else {
+            self.told.remove(&definition.id);
+            return;
+        };
+        if self.told.get(&definition.id) == Some(reason) {
+            return;
+        }
+        self.told.insert(definition.id, reason.clone());
+        let id = id::format(Kind::Webhook, definition.id);
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{id} sends nothing: {reason}"),
+            "webhooks",
+        )
+        .set_detail("Its deliveries wait.")
+        .set_hint(format!(
+            "Repair it with webhooks.update_webhook('{id}', …), a secret also with webhooks.rotate_secret('{id}')."
+        ))
+        .report(PgLogLevel::WARNING);
     }
 
     /// What the last look has found is lost.
@@ -144,6 +172,23 @@ impl Worker {
         let some = self.scheduler.webhooks().next().is_some();
         let gone = changes.is_some_and(|changes| !changes.gone.is_empty());
         (!some || gone) && spi.read(&EVER, &[]).get(0, 1) == Some(false)
+    }
+
+    /// Has webhooks read again that could not be read for the sake of a previous secret, which signs no more.
+    pub(super) fn reread_after_overlap(&mut self) {
+        let now_ms = clock::unix_ms();
+        let over: Vec<Uuid> = self
+            .scheduler
+            .webhooks()
+            .filter(|it| it.unreadable_until_ms.is_some_and(|until| until <= now_ms))
+            .map(|it| it.id)
+            .collect();
+        for id in &over {
+            self.definitions.versions.remove(id);
+        }
+        if !over.is_empty() {
+            Definitions::look_again();
+        }
     }
 
     /// Has everything read that webhooks may have waiting which came with a dump: its rows come in any order.
@@ -234,6 +279,7 @@ impl Worker {
     fn apply(&mut self, changes: Changes) {
         for (mut definition, version) in changes.loaded {
             let id = definition.id;
+            self.definitions.tell(&definition);
             let known = self.scheduler.index_of(id);
             let known = known.map(|index| self.scheduler.definition(index));
             if let Some(known) = known.filter(|it| it.activation == definition.activation) {
@@ -252,6 +298,7 @@ impl Worker {
         }
         for id in changes.gone {
             self.definitions.versions.remove(&id);
+            self.definitions.told.remove(&id);
             self.scheduler.remove(id, clock::now());
             self.upkeep.cancel(id);
         }

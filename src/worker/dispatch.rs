@@ -122,6 +122,7 @@ impl Worker {
         self.slot.woken.store(false, Ordering::Release);
         if poll {
             self.polled_ms = now;
+            self.reread_after_overlap();
         }
         if now >= self.sweep_ms && !self.position.has_more() {
             self.sweep_took_ms = Some(0);

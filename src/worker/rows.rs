@@ -21,7 +21,7 @@ const DUE: usize = 1_000;
 
 static BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
-             e.type, e.created_at, e.data
+             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
         FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS w(id, after, most)
        CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
                             WHERE q.webhook_id = w.id AND q.seq > w.after
@@ -52,7 +52,7 @@ const OF_WEBHOOKS: &[pg_sys::Oid] = &[
 ];
 static COMING_DUE: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
-             e.type, e.created_at, e.data
+             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
         FROM (SELECT * FROM webhooks.queue q
                WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3 AND q.id <> ALL ($5)
                ORDER BY q.due, q.id LIMIT $4) q
@@ -205,6 +205,7 @@ fn recorded(rows: &sql::Rows<'_>) -> Vec<Fetched> {
                     attempts_before: u32::try_from(rows.get::<i32>(row, 6)?).unwrap_or(0),
                     due_ms,
                     created_ms: rows.time(row, 8)?,
+                    undecided: rows.get(row, 12),
                 })
             });
             Some(Fetched {

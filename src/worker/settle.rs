@@ -13,6 +13,7 @@ use pgrx::pg_sys;
 use serde_json::json;
 use std::collections::HashSet;
 use uuid::Uuid;
+use webhooks_core::address::without_address;
 use webhooks_deliver::Outcome;
 use webhooks_schedule::{Disable, Ended, How, Pauses, Scheduler, Unit};
 
@@ -114,7 +115,7 @@ pub(super) fn ended(outcome: Outcome) -> Ended {
             (!answer.excerpt.is_empty()).then_some(answer.excerpt),
         ),
         Err(failure) => (
-            webhooks_core::verdict::Ended::Error(failure.to_string()),
+            webhooks_core::verdict::Ended::Error(failure.for_administrators()),
             failure.is_timeout(),
             None,
         ),
@@ -288,7 +289,8 @@ impl Worker {
                         "event_type": ending.event.event_type,
                         "attempts": ending.attempts,
                         "last_status": attempt.and_then(|it| it.status),
-                        "reason": attempt.and_then(|it| it.error.clone()),
+                        // Its owner reads this.
+                        "reason": attempt.and_then(|it| it.error.as_deref()).map(without_address),
                     })
                     .to_string(),
                     ..NewEvent::default()

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use webhooks_schedule::{Attempt, Batch, Ending, How, QueueRow, StatsDelta, Unit};
 
 static QUEUE_INSERT: Statement = Statement::new(
-    c"INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, due, last_status, last_error, created_at)
+    c"INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, due, last_status, last_error, created_at, undecided)
       SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9))",
+             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9),
+             pg_catalog.unnest($10))",
     &[
         pg_sys::UUIDARRAYOID,
         pg_sys::UUIDARRAYOID,
@@ -23,11 +24,12 @@ static QUEUE_INSERT: Statement = Statement::new(
         pg_sys::INT4ARRAYOID,
         pg_sys::TEXTARRAYOID,
         pg_sys::TIMESTAMPTZARRAYOID,
+        pg_sys::BOOLARRAYOID,
     ],
 );
 static QUEUE_UPDATE: Statement = Statement::new(
     c"UPDATE webhooks.queue q
-         SET attempts = u.attempts, due = u.due, last_status = u.status, last_error = u.error
+         SET attempts = u.attempts, due = u.due, last_status = u.status, last_error = u.error, undecided = false
         FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
              pg_catalog.unnest($5)) AS u(id, attempts, due, status, error)
        WHERE q.id = u.id",
@@ -124,7 +126,8 @@ fn log_row(ending: &Ending) -> Row12 {
     let state = match ending.how {
         How::Delivered => "delivered",
         How::Failed => "failed",
-        How::Cancelled | How::Late | How::RetryAt(_) => "cancelled",
+        // A batch logs none of the others.
+        How::Cancelled | How::Late | How::Unwanted | How::RetryAt(_) => "cancelled",
     };
     [
         id(ending.id),
@@ -268,6 +271,7 @@ fn insert_queue(spi: &Connection, rows: &[QueueRow<'_>]) {
             column(rows, |row| row.status.map(i32::from)),
             column(rows, |row| row.error),
             column(rows, |row| stamp(row.created_ms)),
+            column(rows, |row| row.undecided),
         ],
     );
 }

@@ -5,6 +5,7 @@
 //! lists are IANA's registries of special-purpose addresses. What an administrator allows wins.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use thiserror::Error;
 
@@ -77,6 +78,32 @@ impl Refused {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some("An administrator can allow networks with webhooks.allowed_networks.".to_owned())
+    }
+}
+
+/// What stands between the words of [`Refused`] and the address, where administrators are told that.
+const AT: &str = ": ";
+
+/// The words of [`Refused`] with the address, for administrators.
+#[must_use]
+pub fn refused_at(ip: IpAddr) -> String {
+    format!("{Refused}{AT}{ip}")
+}
+
+/// An attempt's error as an endpoint's owner may read it: without the address of [`refused_at`]. A remark behind it,
+/// after a semicolon, stays.
+#[must_use]
+pub fn without_address(error: &str) -> Cow<'_, str> {
+    let words = Refused.to_string();
+    let told = error
+        .strip_prefix(&words)
+        .and_then(|rest| rest.strip_prefix(AT));
+    match told {
+        None => Cow::Borrowed(error),
+        Some(told) => {
+            let remark = told.find(';').map_or("", |place| &told[place..]);
+            Cow::Owned(words + remark)
+        }
     }
 }
 

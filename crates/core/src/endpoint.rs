@@ -22,9 +22,12 @@ pub struct Rules {
 /// A text that cannot be the URL of an endpoint.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum EndpointError {
-    /// Not an absolute URL.
+    /// Not a URL: why, as a part of a sentence.
     #[error("invalid URL: {0}")]
-    NotUrl(String),
+    NotUrl(&'static str),
+    /// No scheme, and so no absolute URL.
+    #[error("invalid URL: the URL has no scheme; it begins with https://")]
+    NoScheme,
     /// Another scheme.
     #[error("URL must begin with http:// or https://")]
     Scheme,
@@ -59,11 +62,14 @@ impl EndpointError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NotUrl(_) | Self::Scheme | Self::NoHost => {
+            Self::NotUrl(BAD_PORT) => {
+                "Leave the port out, or use one such as https://example.com:8443/webhooks.".to_owned()
+            }
+            Self::NotUrl(_) | Self::NoScheme | Self::Scheme | Self::NoHost => {
                 "Use an absolute URL, such as https://example.com/webhooks.".to_owned()
             }
             Self::HttpsRequired => "The setting webhooks.require_https is on.".to_owned(),
-            Self::Credentials => "Receivers know a request by its signature; put a token into the path or query if one is needed.".to_owned(),
+            Self::Credentials => "Leave them out: receivers verify the signature. A token can stand in the path or the query.".to_owned(),
             Self::Fragment => "Leave out the part from # on: it is never sent.".to_owned(),
             Self::TooLong(_) => format!("At most {MAX_CHARS} characters are allowed."),
             Self::Whitespace => "Percent-encode them, such as %20 for a space.".to_owned(),
@@ -136,7 +142,8 @@ impl Endpoint {
         }
         let url = Url::parse(text).map_err(|error| match error {
             ParseError::EmptyHost => EndpointError::NoHost,
-            error => EndpointError::NotUrl(error.to_string()),
+            ParseError::RelativeUrlWithoutBase => EndpointError::NoScheme,
+            error => EndpointError::NotUrl(in_words(error)),
         })?;
         match url.scheme() {
             "https" => {}
@@ -164,7 +171,9 @@ impl Endpoint {
             None => return Err(EndpointError::NoHost),
             // Browsers take more, which no name server knows and HTTP libraries do not send.
             Some(Host::Domain(name)) if !name.bytes().all(of_a_name) => {
-                return Err(EndpointError::NotUrl("invalid host name".to_owned()));
+                return Err(EndpointError::NotUrl(
+                    "the host name has a character that no host name has",
+                ));
             }
             Some(_) => {}
         }
@@ -201,6 +210,23 @@ impl Endpoint {
         }
     }
 
+    /// What to do about a URL that is [refused on its face](Self::refused_on_its_face). `text` is the URL as it was given:
+    /// what an odd spelling of an address means is not told.
+    #[must_use]
+    pub fn hint_when_refused(&self, text: &str) -> String {
+        let name = self.host().trim_end_matches('.');
+        let is_local = name == "localhost"
+            || name.ends_with(".localhost")
+            || text.contains("://127.")
+            || text.contains("://[::1]");
+        if is_local {
+            // The name has an address of each family, and a receiver may listen on either.
+            "For a receiver on the database's own machine, an administrator can run: ALTER SYSTEM SET webhooks.allowed_networks = '127.0.0.0/8, ::1/128'; SELECT pg_reload_conf();".to_owned()
+        } else {
+            "Use a public address. An administrator can allow networks, for example: ALTER SYSTEM SET webhooks.allowed_networks = '10.0.0.0/8'; SELECT pg_reload_conf();".to_owned()
+        }
+    }
+
     /// Whether the URL itself shows that the guard refuses it: a literal address, or `localhost`
     /// and the names below it (RFC 6761, section 6.3), which are as 127.0.0.1.
     #[must_use]
@@ -212,6 +238,21 @@ impl Endpoint {
             (rest.is_empty() || rest.ends_with('.')).then_some(LOOPBACK)
         });
         ip.is_some_and(|ip| guard.check(ip).is_err())
+    }
+}
+
+const BAD_PORT: &str = "the port is not a number from 1 to 65535";
+
+/// What the parser says, for people who do not know how it works.
+fn in_words(error: ParseError) -> &'static str {
+    match error {
+        ParseError::InvalidPort => BAD_PORT,
+        ParseError::InvalidIpv4Address => "the host ends in a number and is not an IPv4 address",
+        ParseError::InvalidIpv6Address => "the host in brackets is not an IPv6 address",
+        ParseError::IdnaError | ParseError::InvalidDomainCharacter => {
+            "the host name has a character that no host name has"
+        }
+        _ => "it cannot be read",
     }
 }
 
@@ -278,10 +319,37 @@ mod tests {
             assert_eq!(error(text), expected, "{text:?}");
             assert!(expected.hint().is_some());
         }
+        for text in ["", "example.com", "/hook", "//example.com/"] {
+            assert_eq!(error(text), EndpointError::NoScheme, "{text}");
+        }
+        // The parser takes the host for a scheme.
+        assert_eq!(error("example.com:8080/x"), EndpointError::Scheme);
+        for (text, says) in [
+            (
+                "https://a:99999/",
+                "the port is not a number from 1 to 65535",
+            ),
+            ("https://a:b/", "the port is not a number from 1 to 65535"),
+            (
+                "https://1.2.3.256/",
+                "the host ends in a number and is not an IPv4 address",
+            ),
+            (
+                "https://[::g]/",
+                "the host in brackets is not an IPv6 address",
+            ),
+            (
+                "https://exa<mple.com/",
+                "the host name has a character that no host name has",
+            ),
+            (
+                "https://a,b.example/",
+                "the host name has a character that no host name has",
+            ),
+        ] {
+            assert_eq!(error(text).to_string(), format!("invalid URL: {says}"));
+        }
         for text in [
-            "",
-            "example.com",
-            "/hook",
             "https://exa<mple.com/",
             "https://1.2.3.256/",
             "https://exa{mple.com/",

@@ -1,6 +1,7 @@
 //! Types of events: their names, the built-in ones, and what a webhook subscribes to.
 
 use crate::quote::quote;
+use crate::table_name::{object_of, plural_of};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
@@ -50,6 +51,7 @@ const RESERVED: [&str; 5] = ["memory.", "webhook.", "delivery.", "system.", "ana
 /// What begins the types that webhooks with an owner do not get.
 const UNOWNED: &str = "system.";
 const ALL: &str = "*";
+const WILDCARDS: &str = "Wildcards such as memory.* and * are allowed.";
 
 /// Whether a type may have this name: `object.action`, two or more segments of lower-case letters,
 /// digits and underscores, each beginning with a letter; at most [`MAX_NAME`] bytes.
@@ -75,6 +77,14 @@ pub fn is_reserved(name: &str) -> bool {
 #[must_use]
 pub fn is_for_owners(name: &str) -> bool {
     !name.starts_with(UNOWNED)
+}
+
+/// Whether an entry of `events` has the form of one: a type's name, `prefix.*` or `*`. Whether there is such
+/// a type is another question.
+#[must_use]
+pub fn can_be_subscribed_to(entry: &str) -> bool {
+    let dotted = wildcard(entry).and_then(|prefix| prefix.strip_suffix('.'));
+    entry == ALL || valid_name(entry) || dotted.is_some_and(|it| it.split('.').all(is_segment))
 }
 
 fn is_segment(text: &str) -> bool {
@@ -103,6 +113,8 @@ pub enum EventsError {
         name: String,
         /// What there is, sorted.
         known: Vec<String>,
+        /// What to do instead: [`advice`].
+        advice: String,
     },
     /// A type of the whole system, and the webhook has an owner.
     #[error("only webhooks without an owner may subscribe to \"{0}\"")]
@@ -118,16 +130,73 @@ impl EventsError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Empty | Self::TooMany(_) => {
-                format!("Give 1 to {MAX_EVENTS} types, such as {MEMORY_CREATED}, memory.*, or * for all.")
+                format!(
+                    "Give 1 to {MAX_EVENTS} types, such as {MEMORY_CREATED}, memory.*, or * for all."
+                )
             }
             Self::Duplicate(_) => "Give each type once.".to_owned(),
-            Self::Unknown { .. } => {
-                "Wildcards such as memory.* and * are allowed; webhooks.register_event_type() adds types.".to_owned()
+            Self::Unknown { advice, .. } => advice.clone(),
+            Self::Unowned(_) => {
+                "Leave it out, or have an administrator create a webhook without an owner."
+                    .to_owned()
             }
-            Self::Unowned(_) => "An administrator can create a webhook without an owner.".to_owned(),
-            Self::Test => "webhooks.send_test() sends it to any webhook, whatever that subscribes to.".to_owned(),
+            Self::Test => {
+                "webhooks.send_test() sends it to any webhook, whatever that subscribes to."
+                    .to_owned()
+            }
         })
     }
+}
+
+/// What to tell whoever named a type, or a wildcard, that there is not: the nearest that there is, and the
+/// call that would make it, or else `otherwise`. A call can be pasted as it stands.
+#[must_use]
+pub fn advice(entry: &str, known: &[impl AsRef<str>], otherwise: &str) -> String {
+    let mut sentences = Vec::new();
+    if let Some(nearest) = nearest(entry, known) {
+        sentences.push(format!("Did you mean \"{nearest}\"?"));
+    }
+    sentences.push(match entry.split_once('.') {
+        Some((object, "created" | "updated" | "deleted" | "*"))
+            if valid_object(object) && !is_reserved(entry) =>
+        {
+            // Who names a type after the table has the table's name already.
+            let table = match object_of(object) {
+                Some(singular) if singular != object => object.to_owned(),
+                _ => plural_of(object),
+            };
+            format!(
+                "Attaching a table makes its types: SELECT webhooks.attach('{table}', object => '{object}');"
+            )
+        }
+        Some(_) if valid_name(entry) && !is_reserved(entry) => format!(
+            "An administrator can add it: SELECT webhooks.register_event_type('{entry}', 'when it is sent');"
+        ),
+        _ => otherwise.to_owned(),
+    });
+    sentences.join(" ")
+}
+
+/// The type, or the wildcard, that is most like this one, if one is like it.
+fn nearest(entry: &str, known: &[impl AsRef<str>]) -> Option<String> {
+    /// As [`strsim::normalized_damerau_levenshtein`] counts: 1 for equal texts.
+    const LIKE: f64 = 0.6;
+    if entry.len() > MAX_NAME {
+        return None;
+    }
+    let types = known.iter().map(AsRef::as_ref);
+    let candidates: BTreeSet<String> = if wildcard(entry).is_some() {
+        let objects = types.filter_map(|name| name.split_once('.'));
+        objects.map(|(object, _)| format!("{object}.*")).collect()
+    } else {
+        types.map(str::to_owned).collect()
+    };
+    let candidates = candidates.into_iter().filter(|name| name != entry);
+    let like = |name: String| (strsim::normalized_damerau_levenshtein(entry, &name), name);
+    let (how, name) = candidates
+        .map(like)
+        .max_by(|one, other| one.0.total_cmp(&other.0))?;
+    (how >= LIKE).then_some(name)
 }
 
 /// Which types of events a webhook gets. The default: none.
@@ -175,9 +244,10 @@ impl Subscription {
             };
             if !exists {
                 let offered = types.iter().filter(|it| !owned || !it.starts_with(UNOWNED));
-                let known = offered.map(|&it| it.to_owned()).collect();
+                let known: Vec<String> = offered.map(|&it| it.to_owned()).collect();
                 return Err(EventsError::Unknown {
                     name: quote(name),
+                    advice: advice(name, &known, WILDCARDS),
                     known,
                 });
             }
@@ -383,6 +453,57 @@ mod tests {
                 .to_string()
                 .contains("system.health")
         );
+    }
+
+    #[test]
+    fn the_hint_for_an_unknown_type_names_the_nearest_and_the_call_that_makes_it() {
+        let hint = |entry| parse(&[entry], false).unwrap_err().hint().unwrap();
+        assert_eq!(
+            hint("order.created"),
+            "Did you mean \"note.created\"? Attaching a table makes its types: SELECT webhooks.attach('orders', object => 'order');"
+        );
+        assert_eq!(
+            hint("order.*"),
+            "Attaching a table makes its types: SELECT webhooks.attach('orders', object => 'order');"
+        );
+        assert!(hint("orders.created").ends_with("attach('orders', object => 'orders');"));
+        assert_eq!(
+            hint("memroy.created"),
+            "Did you mean \"memory.created\"? Attaching a table makes its types: SELECT webhooks.attach('memroys', object => 'memroy');"
+        );
+        assert!(hint("memori.*").starts_with("Did you mean \"memory.*\"? "));
+        assert_eq!(
+            hint("memory.creation"),
+            "Did you mean \"memory.created\"? Wildcards such as memory.* and * are allowed."
+        );
+        assert_eq!(
+            hint("invoice.paid"),
+            "An administrator can add it: SELECT webhooks.register_event_type('invoice.paid', 'when it is sent');"
+        );
+        for entry in ["", "nonsense", "Robert'); DROP TABLE students;--.created"] {
+            assert_eq!(hint(entry), "Wildcards such as memory.* and * are allowed.");
+        }
+        assert!(hint(&"x".repeat(1 << 20)).len() < 100);
+    }
+
+    #[test]
+    fn an_entry_has_the_form_of_a_type_or_a_wildcard() {
+        for good in ["*", "memory.*", "shop.order.*", "memory.created", "a.b.c"] {
+            assert!(can_be_subscribed_to(good), "{good}");
+        }
+        for bad in [
+            "",
+            "memory",
+            ".*",
+            "**",
+            "memory.**",
+            "Memory.*",
+            "a..*",
+            "a b.*",
+            "memory*",
+        ] {
+            assert!(!can_be_subscribed_to(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -45,6 +45,18 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Where such ids are shown, as a sentence that begins with a statement.
+    const fn shown_by(self) -> &'static str {
+        match self {
+            Self::Webhook => "SELECT webhooks.list_webhooks(); shows the ids.",
+            Self::Event => "SELECT event_id FROM webhooks.deliveries; shows the ids.",
+            Self::Delivery => "SELECT id FROM webhooks.deliveries; shows the ids.",
+            Self::Key => "SELECT id, name FROM webhooks.api_keys; shows the ids.",
+        }
+    }
+}
+
 /// A text that is not an id of the kind that was asked for.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("invalid {} id", .expected.noun())]
@@ -60,7 +72,8 @@ impl IdError {
         let prefix = self.expected.prefix();
         let noun = self.expected.noun();
         Some(format!(
-            "The id of a {noun} is \"{prefix}\" followed by 32 lower-case hexadecimal digits."
+            "The id of a {noun} is \"{prefix}\" followed by 32 lower-case hexadecimal digits. {}",
+            self.expected.shown_by()
         ))
     }
 }

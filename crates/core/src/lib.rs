@@ -11,7 +11,8 @@
 //! 6. [`excerpt`] keeps the beginning of an answer, and [`verdict`] judges it and says, with
 //!    [`retry`], when to try again.
 //!
-//! Beside it, [`api`] judges requests of the REST API, and [`secret`] and [`token`] are what callers and receivers are known by.
+//! Beside it, [`api`] judges requests of the REST API, [`secret`] and [`token`] are what callers and
+//! receivers are known by, and [`table_name`] knows the words of hints.
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -29,6 +30,8 @@ pub mod request;
 pub mod retry;
 pub mod secret;
 pub mod sign;
+pub mod stored;
+pub mod table_name;
 pub mod time;
 pub mod token;
 pub mod verdict;

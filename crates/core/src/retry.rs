@@ -77,7 +77,7 @@ impl PolicyError {
             }
             Self::UnknownKey(_) => format!("The keys are {MAX_ATTEMPTS}, {BACKOFF_MULTIPLIER} and {MAX_DELAY}."),
             Self::Range { .. } | Self::Fraction { .. } => {
-                "Leave the key out to keep its value, or set it to null for its default.".to_owned()
+                "Leave the key out, or set it to null for its default.".to_owned()
             }
         })
     }

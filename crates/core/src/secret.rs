@@ -24,7 +24,10 @@ impl SecretError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Empty => "Leave the secret out, and one is generated.".to_owned(),
+            Self::Empty => {
+                "Leave the secret out: create_webhook() and rotate_secret() generate one."
+                    .to_owned()
+            }
             Self::TooLong(_) => format!("A secret has 1 to {MAX_BYTES} bytes."),
         })
     }

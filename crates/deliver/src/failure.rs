@@ -1,9 +1,11 @@
 //! Why an attempt has no answer, in words that a tenant may read. Made on delivery threads.
 //!
-//! Nothing here holds an address, a name from a certificate, or text from the peer: an endpoint's owner sees these words,
-//! and must not learn from them what else the server can reach.
+//! No word here holds an address, a name from a certificate, or text from the peer: an endpoint's owner sees these words,
+//! and must not learn from them what else the server can reach. What an administrator is told besides is asked for by
+//! [`Failure::for_administrators`].
 
 use std::io;
+use std::net::IpAddr;
 
 /// Why a request got no usable answer.
 ///
@@ -13,7 +15,10 @@ use std::io;
 pub enum Failure {
     /// An address of the host is refused by the address guard; nothing was connected.
     #[error("address refused")]
-    AddressRefused,
+    AddressRefused(
+        /// Which one; `None`: the host's own addresses are not known.
+        Option<IpAddr>,
+    ),
     /// The port is not among the allowed ones; nothing was connected.
     #[error("port refused")]
     PortRefused,
@@ -62,6 +67,14 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The same words, with the address where one was refused.
+    pub fn for_administrators(&self) -> String {
+        match self {
+            Failure::AddressRefused(Some(ip)) => webhooks_core::address::refused_at(*ip),
+            failure => failure.to_string(),
+        }
+    }
+
     /// Whether the time limit was what ended the attempt.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Failure::TimedOut)
@@ -147,6 +160,14 @@ mod tests {
         );
         let error = io::Error::other("10.0.0.1 said secret");
         assert_eq!(Failure::from(&error).to_string(), "network error");
+    }
+
+    #[test]
+    fn an_address_is_told_to_administrators_alone() {
+        let failure = Failure::AddressRefused(Some(IpAddr::from([10, 0, 0, 1])));
+        assert_eq!(failure.to_string(), "address refused");
+        assert_eq!(failure.for_administrators(), "address refused: 10.0.0.1");
+        assert_eq!(Failure::TimedOut.for_administrators(), "timed out");
     }
 
     #[test]

@@ -435,12 +435,12 @@ impl Guarded {
             Err(_) => self.names.resolve(bare, deadline)?,
         };
         // What cannot be judged does not pass.
-        let own = self.names.own().ok_or(Failure::AddressRefused)?;
+        let own = self.names.own().ok_or(Failure::AddressRefused(None))?;
         let refused = |address: &IpAddr| self.guard.check_own(*address, &own).is_err();
-        if addresses.iter().any(refused) {
-            return Err(Failure::AddressRefused);
+        match addresses.iter().copied().find(refused) {
+            Some(address) => Err(Failure::AddressRefused(Some(address))),
+            None => Ok(addresses),
         }
-        Ok(addresses)
     }
 }
 

@@ -61,6 +61,10 @@ fn this_machine_is_refused_unless_it_is_allowed() {
     assert_eq!(server.connections(), 0);
 }
 
+fn refused(address: &str) -> Failure {
+    Failure::AddressRefused(Some(ip(address)))
+}
+
 #[test]
 fn this_hosts_own_addresses_are_refused() {
     struct Here;
@@ -74,7 +78,7 @@ fn this_hosts_own_addresses_are_refused() {
     }
     let pool = pool_with(Here);
     for url in ["http://here.test/", "http://8.8.8.8/"] {
-        assert_eq!(get(&pool, url), Err(Failure::AddressRefused));
+        assert_eq!(get(&pool, url), Err(refused("8.8.8.8")));
     }
     let own = SystemLookup.own().unwrap();
     assert!(own.contains(&ip("127.0.0.1")), "{own:?}");
@@ -97,7 +101,7 @@ fn while_nobody_knows_this_hosts_addresses_nothing_passes() {
     let server = Server::answering(OK);
     let pool = pool_with(Lost(AtomicUsize::new(0)));
     let url = server.url_at("lost.test");
-    assert_eq!(get(&pool, &url), Err(Failure::AddressRefused));
+    assert_eq!(get(&pool, &url), Err(Failure::AddressRefused(None)));
     assert_eq!(server.connections(), 0);
     assert!(get(&pool, &url).is_ok(), "and it is asked again");
 }
@@ -116,7 +120,7 @@ fn one_refused_address_refuses_the_name() {
     for addresses in [["127.0.0.1", "10.0.0.1"], ["10.0.0.1", "127.0.0.1"]] {
         let (lookup, _) = fake(move |_| Some(addresses.map(ip).to_vec()));
         let failure = get(&pool_with(lookup), &server.url_at("mixed.test")).unwrap_err();
-        assert_eq!(failure, Failure::AddressRefused);
+        assert_eq!(failure, refused("10.0.0.1"));
     }
     assert_eq!(server.connections(), 0);
 }
@@ -130,7 +134,7 @@ fn a_refused_address_behind_many_allowed_ones_is_seen() {
         Some(addresses)
     });
     let failure = get(&pool_with(lookup), &server.url_at("mixed.test")).unwrap_err();
-    assert_eq!(failure, Failure::AddressRefused);
+    assert_eq!(failure, refused("10.0.0.1"));
 }
 
 #[test]
@@ -166,7 +170,7 @@ fn a_name_that_changes_its_addresses_gains_nothing() {
     .unwrap();
     assert_eq!(
         get(&pool, &server.url_at("rebind.test")),
-        Err(Failure::AddressRefused)
+        Err(refused("127.0.0.1"))
     );
     assert_eq!(asked.lock().unwrap().len(), 1);
 }

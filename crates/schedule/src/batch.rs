@@ -27,6 +27,8 @@ pub struct QueueRow<'a> {
     pub error: Option<&'a str>,
     /// When the delivery was made, Unix milliseconds.
     pub created_ms: i64,
+    /// The webhook's filter has yet to judge the event.
+    pub undecided: bool,
 }
 
 /// What is to be written, in any order but that `late` comes after `log`.
@@ -42,7 +44,7 @@ pub struct Batch<'a> {
     pub attempts: Vec<&'a Ending>,
     /// Rows to add to the queue.
     pub inserts: Vec<QueueRow<'a>>,
-    /// Rows of the queue to change: attempts, due, status, error.
+    /// Rows of the queue to change: attempts, due, status, error, undecided.
     pub updates: Vec<QueueRow<'a>>,
     /// Rows of the queue to remove.
     pub deletes: Vec<Uuid>,
@@ -74,6 +76,7 @@ impl<'a> Batch<'a> {
                     status: None,
                     error: None,
                     created_ms: queued.created_ms,
+                    undecided: queued.undecided,
                 };
                 spoken.insert(row.id, Spoken::New(row));
             }
@@ -95,6 +98,7 @@ impl<'a> Batch<'a> {
                     }
                     How::Late => batch.late.push(ending),
                     How::Delivered | How::Failed | How::Cancelled => batch.log.push(ending),
+                    How::Unwanted => {}
                 }
                 if ending.recorded {
                     match spoken.entry(ending.id) {
@@ -132,5 +136,6 @@ fn waiting(ending: &Ending, due_ms: i64) -> QueueRow<'_> {
         status: attempt.and_then(|it| it.status),
         error: attempt.and_then(|it| it.error.as_deref()),
         created_ms: ending.created_ms,
+        undecided: false,
     }
 }

@@ -26,8 +26,8 @@ pub struct Definition {
     pub lifetime: Lifetime,
     /// What it subscribes to.
     pub subscription: Subscription,
-    /// What an event must hold.
-    pub filter: Filter,
+    /// What an event must hold; `None`: the stored filter cannot be read, so that this cannot be told yet.
+    pub filter: Option<Filter>,
     /// When to try again.
     pub policy: Policy,
     /// Where to, or why that cannot be used (settings may have changed since it was created).
@@ -38,7 +38,26 @@ pub struct Definition {
     pub failing_since_ms: Option<i64>,
     /// Deliveries that failed since the last success.
     pub failed_since_success: u64,
+    /// Why its row cannot be read. While it cannot, nothing is sent, tests included, and deliveries wait.
+    pub unreadable: Option<String>,
+    /// When that ends by itself, Unix milliseconds: with the overlap of a previous secret.
+    pub unreadable_until_ms: Option<i64>,
 }
+
+impl Definition {
+    /// Whether its backlog is sent.
+    pub(crate) fn sends(&self) -> bool {
+        self.active && self.unreadable.is_none()
+    }
+
+    /// Whether an event of this type stays in its backlog. A test goes to an inactive webhook too.
+    pub(crate) fn keeps_back(&self, event_type: &str) -> bool {
+        !self.sends() && (self.unreadable.is_some() || event_type != TEST)
+    }
+}
+
+/// The type of a test event.
+pub(crate) const TEST: &str = "webhook.test";
 
 /// How an endpoint has been answering, which decides how many threads it may hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

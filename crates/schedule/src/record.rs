@@ -55,6 +55,8 @@ pub struct Recorded {
     pub due_ms: Option<i64>,
     /// When the delivery was made, Unix milliseconds.
     pub created_ms: i64,
+    /// What the webhook's filter has yet to judge, as JSON: it could not be read when the event was dispatched.
+    pub undecided: Option<String>,
 }
 
 /// A queue row to insert.
@@ -72,6 +74,8 @@ pub struct Queued {
     pub due_ms: Option<i64>,
     /// When the delivery was made, Unix milliseconds.
     pub created_ms: i64,
+    /// The webhook's filter, which cannot be read now, has yet to judge the event.
+    pub undecided: bool,
 }
 
 /// One request, as it is logged.
@@ -100,6 +104,8 @@ pub enum How {
     Failed,
     /// The webhook is gone.
     Cancelled,
+    /// The webhook's filter, when it could be read at last, did not match: there was never a delivery.
+    Unwanted,
     /// The next attempt may start then, Unix milliseconds.
     RetryAt(i64),
     /// It was cancelled while the request was under way, and is written as cancelled already.

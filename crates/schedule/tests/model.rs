@@ -86,6 +86,7 @@ impl Tables {
             seq: row.seq,
             attempts: row.attempts,
             attempts_before: 0,
+            undecided: row.undecided.then(|| "{}".to_owned()),
             due_ms: row.due_ms,
             created_ms: row.created_ms,
         }

@@ -387,3 +387,27 @@ proptest! {
         prop_assert!(guard.check(IpAddr::V4(v4_bits.into())).is_ok());
     }
 }
+
+#[test]
+fn the_address_of_a_refusal_can_be_left_out_and_nothing_else_changes() {
+    let told = refused_at("10.0.0.1".parse().unwrap());
+    assert_eq!(told, "address refused: 10.0.0.1");
+    assert_eq!(without_address(&told), "address refused");
+    assert_eq!(
+        without_address(&refused_at("fe80::1".parse().unwrap())),
+        "address refused"
+    );
+    assert_eq!(
+        without_address("address refused: 10.0.0.1; payload truncated"),
+        "address refused; payload truncated"
+    );
+    for other in [
+        "",
+        "address refused",
+        "timed out",
+        "address refused by 10.0.0.1",
+        "x: 10.0.0.1",
+    ] {
+        assert_eq!(without_address(other), other);
+    }
+}

@@ -32,6 +32,22 @@ pub fn judge(
     fields: &[Field],
     ignored: &[&str],
 ) -> Result<Input, Problem> {
+    let (input, details) = examine(object, fields, ignored);
+    if details.is_empty() {
+        Ok(input)
+    } else {
+        Err(Problem::invalid(details))
+    }
+}
+
+/// The same for whoever has more to say about the values: the fields that are as they must be, and all that is wrong
+/// with the others.
+#[must_use]
+pub fn examine(
+    object: Map<String, Value>,
+    fields: &[Field],
+    ignored: &[&str],
+) -> (Input, Vec<Detail>) {
     let mut details = Vec::new();
     let mut input = Map::new();
     for (key, value) in object {
@@ -58,11 +74,7 @@ pub fn judge(
         }
     }
     missing(fields, &input, &mut details);
-    if details.is_empty() {
-        Ok(Input(input))
-    } else {
-        Err(Problem::invalid(details))
-    }
+    (Input(input), details)
 }
 
 /// Adds the fields that must be there and are not, unless something is wrong with them already.

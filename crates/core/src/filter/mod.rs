@@ -43,7 +43,7 @@ impl FilterError {
             Self::TooManyKeys(_) => format!("At most {MAX_KEYS} keys are allowed."),
             Self::TooLarge(_) => format!("At most {MAX_BYTES} bytes are allowed."),
             Self::Nested(_) => {
-                "Dots in a key descend into objects, such as \"author.name\".".to_owned()
+                r#"Dots in a key descend into objects: {"author.name": "Ann"}."#.to_owned()
             }
         })
     }

@@ -1,6 +1,7 @@
 //! Fresh events come in, and are written in groups.
 
 use super::*;
+use webhooks_core::filter::Filter;
 
 impl Scheduler {
     /// How many more fresh events may be read from the outbox now.
@@ -51,6 +52,8 @@ impl Scheduler {
         }
         let owners = [None, key.1.clone()];
         let owners = &owners[..1 + usize::from(owner.is_some())];
+        // Where the filter cannot be read every event may be wanted: `offer` keeps it back.
+        let no_filter = Filter::default();
         let members = owners
             .iter()
             .filter_map(|owner| self.by_owner.get(owner))
@@ -60,7 +63,7 @@ impl Scheduler {
                 let subscription = &definition.subscription;
                 subscription.matches(event_type, definition.owner.is_some())
             })
-            .map(|(index, definition)| (index, &definition.filter));
+            .map(|(index, definition)| (index, definition.filter.as_ref().unwrap_or(&no_filter)));
         let found = Arc::new(Index::of(members));
         // An owner is data, so the number of keys is not bounded by what is subscribed.
         if self.audiences.len() >= 10_000 {
@@ -83,7 +86,8 @@ impl Scheduler {
         audience.candidates(&row, chosen);
         let mut kept = begin;
         for next in begin..chosen.len() {
-            if self.endpoints[chosen[next]].definition.filter.matches(&row) {
+            let filter = &self.endpoints[chosen[next]].definition.filter;
+            if filter.as_ref().is_some_and(|it| it.matches(&row)) {
                 chosen[kept] = chosen[next];
                 kept += 1;
             }
@@ -147,6 +151,7 @@ impl Scheduler {
             unfinished: webhooks.len(),
             endings: Vec::new(),
             parked: BTreeSet::new(),
+            undecided: Vec::new(),
             created_ms: event.created_ms,
             postponed: 0,
             ended: false,
@@ -157,13 +162,18 @@ impl Scheduler {
         let full = self.is_full();
         for &index in webhooks {
             let state = &mut self.endpoints[index];
-            // A test goes to an inactive webhook too, whose backlog nobody reads.
-            let behind = event.event_type != TEST
-                && (!state.definition.active
-                    || state.backlog
+            // A test is for the webhook that it names, whatever that one's filter says.
+            let is_test = event.event_type == TEST;
+            if state.definition.filter.is_none() && !is_test {
+                self.groups[group].undecided.push(state.definition.id);
+                continue;
+            }
+            let behind = !is_test
+                && (state.backlog
                     || !state.parked.is_empty()
                     || state.ready.len() >= state.prefetch());
-            if behind || (full && !state.ready.is_empty()) {
+            let kept_back = state.definition.keeps_back(&event.event_type);
+            if behind || kept_back || (full && !state.ready.is_empty()) {
                 self.park(group, index);
             } else {
                 self.admit(group, index);
@@ -280,6 +290,7 @@ impl Scheduler {
                 // The backlog of an inactive webhook is not read; what is due is.
                 due_ms: (delivery.event.event_type == TEST).then_some(now.unix_ms),
                 created_ms: delivery.created_ms,
+                undecided: false,
             });
         }
         for index in it.parked {
@@ -311,11 +322,27 @@ impl Scheduler {
                     event: it.event.id,
                     webhook,
                     seq,
-                    due_ms: None,
+                    due_ms: (it.event.event_type == TEST).then_some(now.unix_ms),
                     created_ms: it.created_ms,
+                    undecided: false,
                 });
             }
             self.drop_if_unused(index);
+        }
+        for webhook in it.undecided {
+            self.fresh -= 1;
+            // Of one that is gone nobody will ever say whether it wanted the event.
+            if self.by_webhook.contains_key(&webhook) {
+                unit.queued.push(Queued {
+                    id: webhooks_core::id::delivery(it.event.id, webhook, 0),
+                    event: it.event.id,
+                    webhook,
+                    seq: self.next_seq(now.unix_ms),
+                    due_ms: None,
+                    created_ms: it.created_ms,
+                    undecided: true,
+                });
+            }
         }
         self.done.push(unit);
     }

@@ -6,7 +6,7 @@ mod rows;
 mod time;
 mod webhooks;
 
-use crate::endpoint::{Definition, Pace, SLOW_MS, State, StatsDelta};
+use crate::endpoint::{Definition, Pace, SLOW_MS, State, StatsDelta, TEST};
 use crate::record::{
     Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit, Wanted,
 };
@@ -20,8 +20,6 @@ use webhooks_core::filter::Index;
 use webhooks_core::request::{Event, Target};
 use webhooks_core::verdict::{self, Verdict};
 
-/// The type of a test event, which goes to inactive webhooks too.
-const TEST: &str = "webhook.test";
 /// Fresh deliveries in memory at which reading the outbox pauses.
 const FRESH_MAX: usize = 1_024;
 /// The same in bytes of event data.
@@ -165,6 +163,8 @@ struct Group {
     endings: Vec<Ending>,
     /// Endpoints whose delivery is not ready: it stands behind others.
     parked: BTreeSet<usize>,
+    /// Webhooks whose filter cannot be read: whether the event is for them is decided when it can.
+    undecided: Vec<Uuid>,
     created_ms: i64,
     /// How often writing it was put off.
     postponed: u8,
@@ -309,7 +309,7 @@ impl Scheduler {
         let Some(state) = self.endpoints.get_mut(index) else {
             return;
         };
-        if state.ready.len() >= state.low() || !state.definition.active || state.gone {
+        if state.ready.len() >= state.low() || !state.definition.sends() || state.gone {
             return;
         }
         if !state.backlog {

@@ -101,7 +101,7 @@ impl Scheduler {
                 self.drop_if_unused(index);
                 continue;
             }
-            if state.backlog && state.definition.active && state.ready.len() < state.low() {
+            if state.backlog && state.definition.sends() && state.ready.len() < state.low() {
                 wanting.push(Wanted {
                     webhook: state.definition.id,
                     after: state.cursor,
@@ -133,7 +133,7 @@ impl Scheduler {
             self.absorb(index, row, now, true);
         }
         let state = &mut self.endpoints[index];
-        if let Some(upto) = upto.filter(|_| state.definition.active) {
+        if let Some(upto) = upto.filter(|_| state.definition.sends()) {
             state.cursor = state.cursor.max(upto);
         }
         self.feed(index);
@@ -243,9 +243,18 @@ impl Scheduler {
         }
         let due_ms = row.due_ms.filter(|&due| due > now.unix_ms);
         let state = &self.endpoints[index];
-        let full = !state.definition.active || (!asked && state.ready.len() >= state.prefetch());
-        if due_ms.is_none() && full && row.event.event_type != TEST {
+        let event_type = &row.event.event_type;
+        let full = !asked && state.ready.len() >= state.prefetch() && event_type != TEST;
+        let kept_back = state.definition.keeps_back(event_type);
+        if due_ms.is_none() && (full || kept_back) {
             self.rewind(index, row.seq - 1);
+            return;
+        }
+        if let (Some(filter), Some(judged)) = (&state.definition.filter, &row.undecided)
+            && !filter.is_empty()
+            && !webhooks_core::json::parse(judged).is_ok_and(|judged| filter.matches(&judged))
+        {
+            self.drop_unwanted(row, now);
             return;
         }
         let key = self.deliveries.insert(Delivery {
@@ -266,6 +275,26 @@ impl Scheduler {
             Some(due_ms) => self.wait_until(due_ms, key),
             None => self.make_ready(key),
         }
+    }
+
+    /// The event of a row was not for its webhook after all: the row goes, and leaves no trace.
+    fn drop_unwanted(&mut self, row: Recorded, now: Now) {
+        self.settling.insert(row.id);
+        self.done.push(Unit {
+            endings: vec![Ending {
+                id: row.id,
+                event: row.event,
+                webhook: row.webhook,
+                how: How::Unwanted,
+                recorded: true,
+                attempt: None,
+                attempts: row.attempts,
+                created_ms: row.created_ms,
+                ended_ms: now.unix_ms,
+                seq: row.seq,
+            }],
+            ..Unit::default()
+        });
     }
 
     /// A retry has been written: it is kept in memory if it belongs to those that are, and else forgotten.

@@ -91,6 +91,7 @@ impl Scheduler {
         let it = &self.groups[group];
         it.endings.is_empty()
             && it.parked.is_empty()
+            && it.undecided.is_empty()
             && it.members.iter().all(|&key| {
                 let delivery = self.deliveries.get(key);
                 delivery.is_some_and(|it| self.endpoints[it.endpoint].pace == Pace::Fast)
@@ -138,10 +139,12 @@ impl Scheduler {
         }
         let (index, seq) = (delivery.endpoint, delivery.seq);
         let state = &self.endpoints[index];
-        let full = !state.definition.active || state.ready.len() >= 2 * state.prefetch();
+        let event_type = &delivery.event.event_type;
+        let full = state.ready.len() >= 2 * state.prefetch() && event_type != TEST;
+        let kept_back = state.definition.keeps_back(event_type);
         if state.gone {
             self.forget(key);
-        } else if bare || (full && delivery.event.event_type != TEST) {
+        } else if bare || full || kept_back {
             self.forget(key);
             self.rewind(index, seq - 1);
         } else {

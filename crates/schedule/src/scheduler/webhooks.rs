@@ -17,21 +17,26 @@ impl Scheduler {
             }
             return;
         };
-        let was_active = self.endpoints[index].definition.active;
-        let now_active = definition.active;
+        let before = &self.endpoints[index].definition;
+        let (sent, was_readable) = (before.sends(), before.unreadable.is_none());
+        let (sends, readable) = (definition.sends(), definition.unreadable.is_none());
         if self.endpoints[index].definition.owner != definition.owner {
             self.leave_owner(index);
             let owner = definition.owner.clone();
             self.by_owner.entry(owner).or_default().push(index);
         }
         self.endpoints[index].definition = definition;
-        if now_active {
-            if !was_active || backlog {
+        if sends {
+            if !sent || backlog {
                 self.rewind(index, i64::MIN);
             }
             self.list(index);
         } else {
             self.empty_ready(index);
+        }
+        if readable && !was_readable {
+            // Tests that waited are due, whether the webhook is active or not.
+            self.reread_due();
         }
     }
 
@@ -137,12 +142,14 @@ impl Scheduler {
         }
     }
 
-    /// An inactive webhook keeps only tests in memory; everything else waits in the queue.
+    /// An inactive webhook keeps only tests in memory, one that cannot be read nothing; everything else waits in
+    /// the queue.
     pub(super) fn empty_ready(&mut self, index: usize) {
         let ready = std::mem::take(&mut self.endpoints[index].ready);
         for key in ready {
             let delivery = &self.deliveries[key];
-            if delivery.event.event_type == TEST {
+            let definition = &self.endpoints[index].definition;
+            if !definition.keeps_back(&delivery.event.event_type) {
                 self.endpoints[index].ready.push_back(key);
                 continue;
             }

@@ -27,7 +27,7 @@ pub fn definition(number: usize, active: bool, lifetime: &Lifetime) -> Definitio
         activation: 0,
         lifetime: lifetime.clone(),
         subscription: Subscription::of(&["*".to_owned()]),
-        filter: Filter::default(),
+        filter: Some(Filter::default()),
         policy: Policy::default(),
         endpoint: Ok(Arc::new(
             Endpoint::parse("http://127.0.0.1/", &rules).unwrap(),
@@ -42,6 +42,8 @@ pub fn definition(number: usize, active: bool, lifetime: &Lifetime) -> Definitio
         }),
         failing_since_ms: None,
         failed_since_success: 0,
+        unreadable: None,
+        unreadable_until_ms: None,
     }
 }
 
