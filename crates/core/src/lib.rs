@@ -17,6 +17,7 @@
 
 pub mod address;
 pub mod api;
+pub mod attachment;
 pub mod endpoint;
 pub mod event_type;
 pub mod excerpt;

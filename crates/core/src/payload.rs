@@ -17,15 +17,42 @@ pub fn shrink(data: &str, limit: usize, out: &mut String) -> bool {
         out.push_str(data);
         return false;
     }
+    shrink_without(data, Omitted::Content, limit, out);
+    true
+}
+
+/// Members that were left out of `data` before it was written, because they were too long by
+/// themselves.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Omitted {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// `content`.
+    Content,
+    /// `content` and `changes`.
+    Changes,
+}
+
+/// Appends `data` without at least these members, marked as truncated, as [`shrink`] does for
+/// data that are too long.
+pub fn shrink_without(data: &str, omitted: Omitted, limit: usize, out: &mut String) {
     let members = members(data);
     let before = out.len();
-    for without in [&["content"][..], &["content", "changes"]] {
+    for (stage, without) in [
+        (Omitted::Nothing, &[][..]),
+        (Omitted::Content, &["content"][..]),
+        (Omitted::Changes, &["content", "changes"][..]),
+    ] {
+        if stage < omitted {
+            continue;
+        }
         let keep = members
             .iter()
             .filter(|member| !without.contains(&member.name));
         write(keep, out);
         if out.len() - before <= limit {
-            return true;
+            return;
         }
         out.truncate(before);
     }
@@ -37,7 +64,6 @@ pub fn shrink(data: &str, limit: usize, out: &mut String) -> bool {
         Some(member)
     });
     write(kept, out);
-    true
 }
 
 /// What is sent of a row that cannot be shown: `{"object":…,"id":…,"truncated":true}`.
@@ -171,6 +197,28 @@ mod tests {
         assert_eq!(shrunk(DATA, without_changes.len() - 1), least);
         assert_eq!(shrunk(DATA, least.len()), least);
         assert_eq!(least, minimal("memory", "a,}"));
+    }
+
+    #[test]
+    fn what_was_left_out_before_counts_as_a_step() {
+        let data = r#"{"object":"memory","id":"1","changes":{"a":1},"z":null}"#;
+        let without = |omitted, limit| {
+            let mut out = String::new();
+            shrink_without(data, omitted, limit, &mut out);
+            out
+        };
+        assert_eq!(
+            without(Omitted::Content, 100),
+            r#"{"object":"memory","id":"1","changes":{"a":1},"z":null,"truncated":true}"#
+        );
+        assert_eq!(
+            without(Omitted::Changes, 100),
+            r#"{"object":"memory","id":"1","z":null,"truncated":true}"#
+        );
+        assert_eq!(
+            without(Omitted::Changes, 50),
+            r#"{"object":"memory","id":"1","truncated":true}"#
+        );
     }
 
     #[test]

@@ -36,6 +36,20 @@ pub fn write_iso_millis(unix_ms: i64, out: &mut String) {
     );
 }
 
+/// A time in UTC with as many digits as it needs: milliseconds, and microseconds where there are
+/// any. `2024-01-15T10:30:00.000Z`, `2024-01-15T10:30:00.123456Z`.
+#[must_use]
+pub fn iso_micros(unix_us: i64) -> String {
+    let mut out = iso_millis(unix_us.div_euclid(1_000));
+    let micros = unix_us.rem_euclid(1_000);
+    if micros != 0 {
+        out.pop();
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{micros:03}Z");
+    }
+    out
+}
+
 /// Year, month and day of a day counted from 1970-01-01: Howard Hinnant's `civil_from_days`, which
 /// counts from 1 March of the year 0 in eras of 400 years.
 const fn civil(days: i64) -> (i64, i64, i64) {
@@ -79,6 +93,23 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn microseconds_are_kept_where_there_are_any() {
+        assert_eq!(
+            iso_micros(1_705_314_600_000_000),
+            "2024-01-15T10:30:00.000Z"
+        );
+        assert_eq!(
+            iso_micros(1_705_314_600_123_000),
+            "2024-01-15T10:30:00.123Z"
+        );
+        assert_eq!(
+            iso_micros(1_705_314_600_123_006),
+            "2024-01-15T10:30:00.123006Z"
+        );
+        assert_eq!(iso_micros(-1), "1969-12-31T23:59:59.999999Z");
+    }
 
     #[test]
     fn times_are_written_as_javascript_writes_them() {
