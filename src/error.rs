@@ -38,7 +38,11 @@ pub(crate) enum Error {
     NotOwner(String),
     /// The table has no such column.
     #[error("column \"{column}\" of table \"{table}\" does not exist")]
-    NoColumn { column: String, table: String },
+    NoColumn {
+        column: String,
+        table: String,
+        hint: String,
+    },
     /// Not with this object, as it is.
     #[error("{message}")]
     State {
@@ -286,7 +290,7 @@ impl Error {
             Self::Gone => Some("CREATE EXTENSION webhooks makes it again.".to_owned()),
             Self::Busy => Some("Try again.".to_owned()),
             Self::NotOwner(_) => Some("The owner of the table, or a superuser, can attach and detach it.".to_owned()),
-            Self::NoColumn { table, .. } => Some(format!("SELECT column_name FROM information_schema.columns WHERE table_name = '{}'; shows its columns.", table.replace('\'', "''"))),
+            Self::NoColumn { hint, .. } => Some(hint.clone()),
             Self::ReadOnly(_) => Some("Use a transaction that may write: over HTTP, POST.".to_owned()),
             Self::Spi(_) => None,
         }
@@ -309,6 +313,25 @@ impl Error {
     /// Reports it as a Postgres WARNING.
     pub(crate) fn warn(self) {
         self.report(PgLogLevel::WARNING);
+    }
+
+    /// Writes it into the server's log, and nowhere else.
+    pub(crate) fn log(self) {
+        self.report(PgLogLevel::LOG);
+    }
+
+    /// Tells it, as a NOTICE: nothing is wrong, and so it has no SQLSTATE of an error.
+    pub(crate) fn notice(self) {
+        let report = ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            self.to_string(),
+            "webhooks",
+        );
+        let report = match self.hint() {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        };
+        report.report(PgLogLevel::NOTICE);
     }
 
     fn report(self, level: PgLogLevel) {

@@ -2,6 +2,7 @@
 //! that were granted ALL on them by mistake. A trigger would run as whoever writes the table, and that is the
 //! extension's owner. Main thread only.
 
+use crate::emit::attached;
 use crate::error::Error;
 use crate::seam::owner;
 use pgrx::pg_sys;
@@ -45,6 +46,21 @@ unsafe extern "C-unwind" fn accessed(
         unsafe {
             let next = std::mem::transmute::<*mut (), Hook>(next);
             pg_sys::ffi::pg_guard_ffi_boundary(|| next(access, class, object, part, argument));
+        }
+    }
+    if class == pg_sys::RelationRelationId
+        && let Ok(column) = i16::try_from(part)
+        && column > 0
+    {
+        // SAFETY: this is that hook, and a part of a relation is a column.
+        unsafe {
+            match access {
+                pg_sys::ObjectAccessType::OAT_POST_ALTER => {
+                    attached::column_altered(object, column);
+                }
+                pg_sys::ObjectAccessType::OAT_DROP => attached::column_dropped(object, column),
+                _ => {}
+            }
         }
     }
     let table = match access {

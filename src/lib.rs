@@ -58,6 +58,7 @@ pub extern "C-unwind" fn _PG_init() {
         shmem::register();
         guard::register();
         ddl::register();
+        emit::nested::register();
         settings::session::register();
         launcher::register();
     }

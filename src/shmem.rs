@@ -92,6 +92,8 @@ pub(crate) struct Slot {
     pub(crate) threads: AtomicU32,
     /// Rows that could not be rendered whole.
     pub(crate) truncated: AtomicU64,
+    /// The sequence of its events: see emit/sequence.rs. 0: not begun.
+    pub(crate) sequence: AtomicU64,
 }
 
 /// The whole area.
@@ -299,6 +301,7 @@ impl Slot {
         self.accept_clone.store(false, Ordering::Release);
         self.woken.store(false, Ordering::Release);
         self.truncated.store(0, Ordering::Release);
+        self.sequence.store(0, Ordering::Release);
         self.set_state(State::None);
         self.database.store(0, Ordering::Release);
     }

@@ -2,9 +2,14 @@
 //! them. Runs in users' backends, as the user; only the insert into our tables is below the rights.
 
 pub(crate) mod attach;
+pub(crate) mod attached;
 mod data;
+mod kind;
+pub(crate) mod nested;
 mod plan;
+mod present;
 mod render;
+mod sequence;
 pub(crate) mod store;
 pub(crate) mod subscribers;
 mod trigger;

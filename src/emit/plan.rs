@@ -1,23 +1,39 @@
 //! How the rows of one attached table are rendered: worked out once and kept in the backend until the
 //! table or its triggers change.
 
-use super::render::Kind;
+use super::attached;
+use super::kind::{Kind, attributes, integer_like, is_vector, key_of};
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use webhooks_core::attachment::Attachment;
 
-/// A column that is shown.
+/// A column of the table.
 pub(crate) struct Column {
     /// Place in the row, from 0.
     pub(crate) index: usize,
     /// `"name":`, as it stands in the JSON.
     pub(crate) key: String,
     pub(crate) kind: Kind,
+    pub(crate) type_oid: pg_sys::Oid,
     pub(crate) by_value: bool,
     pub(crate) length: i16,
+    /// It is sent, but its change alone emits nothing.
+    pub(crate) ignored: bool,
+}
+
+/// What of a row is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Shown {
+    /// All of its columns that are not excluded.
+    Columns,
+    /// Object and id: a column that a setting names is not there, and what the setting hides may have
+    /// another name now.
+    ObjectAndId,
+    /// Nothing: the id column is not there.
+    Nothing,
 }
 
 /// How a table is rendered.
@@ -25,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) object: String,
     /// `object.created`, `object.updated`, `object.deleted`.
     pub(crate) types: [String; 3],
-    /// The id, if the table still has the column.
+    pub(crate) shown: Shown,
     pub(crate) id: Option<Column>,
     pub(crate) owner: Option<Column>,
     pub(crate) soft_delete: Option<Column>,
@@ -89,59 +105,44 @@ pub(crate) unsafe fn plan(relation: pg_sys::Relation, trigger: *const pg_sys::Tr
     made
 }
 
-/// Arguments of our triggers: object, id column, owner column or '', soft-delete column or '', then the
-/// columns that are excluded.
-unsafe fn arguments(trigger: *const pg_sys::Trigger) -> Vec<String> {
-    // SAFETY: tgargs has tgnargs NUL-terminated strings.
-    unsafe {
-        (0..(*trigger).tgnargs as usize)
-            .map(|index| {
-                CStr::from_ptr(*(*trigger).tgargs.add(index))
-                    .to_string_lossy()
-                    .into_owned()
-            })
-            .collect()
-    }
-}
-
+/// # Safety
+/// As plan() says.
 unsafe fn make(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> Plan {
-    // SAFETY: as plan() says.
-    let arguments = unsafe { arguments(trigger) };
-    let at = |index: usize| {
-        arguments
-            .get(index)
-            .map(String::as_str)
-            .filter(|text| !text.is_empty())
+    // SAFETY: as the caller says; the relation is open as long as the trigger runs.
+    let (settings, attributes) = unsafe {
+        (
+            attached::settings_of(trigger),
+            attributes((*relation).rd_att),
+        )
     };
-    let object = at(0).unwrap_or("memory").to_owned();
-    let excluded = arguments.get(4..).unwrap_or_default();
     let (mut id, mut owner, mut soft_delete) = (None, None, None);
     let mut columns = Vec::new();
     let mut leading: Vec<(u32, Column)> = Vec::new();
     let mut metadata = None;
-    // SAFETY: the relation is open as long as the trigger runs.
-    let attributes = unsafe { super::render::attributes((*relation).rd_att) };
-    for attribute in attributes {
+    for attribute in &attributes {
+        let name = attribute.name.as_str();
+        let is = |column: &Option<String>| column.as_deref() == Some(name);
         let column = || Column {
             index: attribute.index,
-            key: key_of(&attribute.name),
+            key: key_of(name),
             kind: Kind::of(attribute.type_oid),
+            type_oid: attribute.type_oid,
             by_value: attribute.by_value,
             length: attribute.length,
+            ignored: settings.ignore_columns.iter().any(|it| it == name),
         };
-        let name = attribute.name.as_str();
-        if at(2) == Some(name) {
+        if is(&settings.owner_column) {
             owner = Some(column());
         }
-        if at(3) == Some(name) {
+        if is(&settings.soft_delete_column) {
             soft_delete = Some(column());
         }
-        if at(1) == Some(name) {
+        if settings.id_column == name {
             id = Some(Column {
                 key: key_of("id"),
                 ..column()
             });
-        } else if name != "object" && name != "id" && !excluded.iter().any(|it| it == name) {
+        } else if is_shown(&settings, name, attribute.type_oid) {
             match integer_like(name) {
                 Some(number) => leading.push((number, column())),
                 None => {
@@ -153,19 +154,31 @@ unsafe fn make(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> P
             }
         }
     }
-    leading.sort_by_key(|it| it.0);
+    leading.sort_by_key(|(number, _)| *number);
     let count = leading.len();
-    let columns: Vec<Column> = leading.into_iter().map(|it| it.1).chain(columns).collect();
-    let pinned = |column: &Column| column.kind.needs_pinning();
-    let needs_pinning = columns
-        .iter()
-        .chain(&id)
-        .chain(&owner)
-        .chain(&soft_delete)
-        .any(pinned);
+    let columns: Vec<Column> = leading
+        .into_iter()
+        .map(|(_, column)| column)
+        .chain(columns)
+        .collect();
+    let needs_pinning = columns.iter().any(|column| column.kind.needs_pinning())
+        || id
+            .iter()
+            .chain(&owner)
+            .any(|column| column.kind.text_needs_pinning());
+    let missing = attached::missing_columns(&settings, &attributes);
+    let shown = match (id.is_some(), missing.is_empty()) {
+        (false, _) => Shown::Nothing,
+        (true, false) => Shown::ObjectAndId,
+        (true, true) => Shown::Columns,
+    };
+    // SAFETY: as the caller says.
+    unsafe { attached::tell(relation, trigger, &missing, shown) };
     Plan {
-        types: ["created", "updated", "deleted"].map(|action| format!("{object}.{action}")),
-        object,
+        types: ["created", "updated", "deleted"]
+            .map(|action| format!("{}.{action}", settings.object)),
+        object: settings.object,
+        shown,
         id,
         owner,
         soft_delete,
@@ -176,15 +189,10 @@ unsafe fn make(relation: pg_sys::Relation, trigger: *const pg_sys::Trigger) -> P
     }
 }
 
-fn key_of(name: &str) -> String {
-    let mut key = String::with_capacity(name.len() + 3);
-    webhooks_core::json::write_string(name, &mut key);
-    key.push(':');
-    key
-}
-
-/// The number, if JavaScript takes the name for an array index and moves it to the front.
-fn integer_like(name: &str) -> Option<u32> {
-    let number: u32 = name.parse().ok().filter(|&number| number != u32::MAX)?;
-    (number.to_string() == name).then_some(number)
+/// Whether a column that is not the id is sent. `object` and `id` are keys of ours.
+fn is_shown(settings: &Attachment, name: &str, type_oid: pg_sys::Oid) -> bool {
+    name != "object"
+        && name != "id"
+        && !settings.exclude_columns.iter().any(|it| it == name)
+        && (settings.include_vectors || !is_vector(type_oid))
 }

@@ -1,9 +1,12 @@
 //! Values of users' tables as canonical JSON.
 //!
-//! Built-in types are rendered here, so that no setting of the session can change what is sent and no
-//! other code runs. The rest goes through `row_to_json`, as the caller, in a subtransaction: a type's own
-//! output or cast to json may do anything, and fail.
+//! A value that no payload has room for is not rendered, and not detoasted whole: its size is
+//! asked for first. Whatever can grow beyond its stored size stops as soon as the output is too long.
 
+mod containers;
+mod jsonb;
+
+use super::kind::{Kind, Output};
 use crate::seam::clock;
 use crate::seam::owner::set_local;
 use pgrx::pg_sys::panic::CaughtError;
@@ -14,155 +17,34 @@ use std::panic::AssertUnwindSafe;
 use webhooks_core::json;
 use webhooks_core::time;
 
-/// A value that has no JSON.
-#[derive(Debug)]
-pub(crate) struct Unrenderable;
-
-/// How values of a type are rendered.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Kind {
-    Bool,
-    Int2,
-    Int4,
-    Int8,
-    Float4,
-    Float8,
-    Numeric,
-    Text,
-    Name,
-    Uuid,
-    TimestampTz,
-    Timestamp,
-    Date,
-    Json,
-    Jsonb,
-    Array {
-        element: Box<Kind>,
-        type_oid: pg_sys::Oid,
-        length: i16,
-        by_value: bool,
-        align: std::ffi::c_char,
-    },
-    /// By Postgres; the type as declared.
-    Other(pg_sys::Oid),
+/// Why a value was not rendered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum NotRendered {
+    /// It has no JSON.
+    NoJson,
+    /// No payload has room for it.
+    TooLong,
 }
 
-impl Kind {
-    /// The kind of a type; domains are what they are over.
-    pub(crate) fn of(declared: pg_sys::Oid) -> Self {
-        // SAFETY: syscache look-ups in a transaction; an oid that names nothing is an ERROR.
-        let base = unsafe { pg_sys::getBaseType(declared) };
-        match base {
-            pg_sys::BOOLOID => Self::Bool,
-            pg_sys::INT2OID => Self::Int2,
-            pg_sys::INT4OID => Self::Int4,
-            pg_sys::INT8OID => Self::Int8,
-            pg_sys::FLOAT4OID => Self::Float4,
-            pg_sys::FLOAT8OID => Self::Float8,
-            pg_sys::NUMERICOID => Self::Numeric,
-            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Self::Text,
-            pg_sys::NAMEOID => Self::Name,
-            pg_sys::UUIDOID => Self::Uuid,
-            pg_sys::TIMESTAMPTZOID => Self::TimestampTz,
-            pg_sys::TIMESTAMPOID => Self::Timestamp,
-            pg_sys::DATEOID => Self::Date,
-            pg_sys::JSONOID => Self::Json,
-            pg_sys::JSONBOID => Self::Jsonb,
-            _ => Self::array_of(base).unwrap_or(Self::Other(declared)),
-        }
-    }
+/// JSON takes at least this part of the bytes in which PostgreSQL keeps a `jsonb`, an array or a row:
+/// a zero takes 12 bytes in a `jsonb` and 2 in JSON.
+const SHRINKS_AT_MOST: usize = 8;
 
-    fn array_of(base: pg_sys::Oid) -> Option<Self> {
-        // SAFETY: as in of().
-        unsafe {
-            let type_oid = pg_sys::get_element_type(base);
-            if type_oid == pg_sys::InvalidOid {
-                return None;
-            }
-            let element = Self::of(type_oid);
-            if matches!(element, Self::Other(_)) {
-                return None;
-            }
-            let (mut length, mut by_value, mut align) = (0, false, 0);
-            pg_sys::get_typlenbyvalalign(
-                type_oid,
-                &raw mut length,
-                &raw mut by_value,
-                &raw mut align,
-            );
-            Some(Self::Array {
-                element: Box::new(element),
-                type_oid,
-                length,
-                by_value,
-                align,
-            })
-        }
-    }
+/// JSON takes at least this part of a `json`, which may be mostly white space, by which it is judged.
+const JSON_SHRINKS_AT_MOST: usize = 4;
 
-    /// Whether settings of the session change what Postgres makes of it.
-    pub(crate) fn needs_pinning(&self) -> bool {
-        matches!(self, Self::Other(_))
-    }
-}
-
-/// A column as the catalog describes it.
-pub(crate) struct Attribute {
-    pub(crate) index: usize,
-    pub(crate) name: String,
-    pub(crate) type_oid: pg_sys::Oid,
-    pub(crate) by_value: bool,
-    pub(crate) length: i16,
-}
-
-/// The columns of a row type that hold a value: neither dropped nor virtual.
-///
-/// # Safety
-/// The description must be valid.
-pub(crate) unsafe fn attributes(columns: pg_sys::TupleDesc) -> Vec<Attribute> {
-    const VIRTUAL: std::ffi::c_char = b'v' as std::ffi::c_char;
-    // SAFETY: as the caller says; TupleDescAttr reads the index it is given.
-    unsafe {
-        (0..(*columns).natts as usize)
-            .filter_map(|index| {
-                let attribute = attribute(columns, index);
-                let shown = !(*attribute).attisdropped && (*attribute).attgenerated != VIRTUAL;
-                shown.then(|| Attribute {
-                    index,
-                    name: CStr::from_ptr((*attribute).attname.data.as_ptr())
-                        .to_string_lossy()
-                        .into_owned(),
-                    type_oid: (*attribute).atttypid,
-                    by_value: (*attribute).attbyval,
-                    length: (*attribute).attlen,
-                })
-            })
-            .collect()
-    }
-}
-
-/// # Safety
-/// The index must be one of the description's.
-unsafe fn attribute(columns: pg_sys::TupleDesc, index: usize) -> pg_sys::Form_pg_attribute {
-    // SAFETY: as the caller says.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        return (*columns).attrs.as_mut_ptr().add(index);
-        #[cfg(feature = "pg18")]
-        return pg_sys::TupleDescAttr(columns, index as i32);
-    }
-}
-
-/// Settings that change what Postgres makes of values, set so that they do not.
+/// Settings that change what output functions of PostgreSQL's make of values, set so that they do not.
 pub(crate) fn pin() {
     set_local(c"TimeZone", c"UTC");
     set_local(c"DateStyle", c"ISO, MDY");
     set_local(c"IntervalStyle", c"postgres");
     set_local(c"bytea_output", c"hex");
     set_local(c"extra_float_digits", c"1");
+    set_local(c"xmlbinary", c"base64");
 }
 
-/// Appends a value that is not NULL. On error `out` may hold part of it.
+/// Appends a value that is not NULL, unless `out` would become longer than `room` bytes. On error
+/// `out` may hold part of it.
 ///
 /// # Safety
 /// The datum must be of the kind's type.
@@ -170,7 +52,8 @@ pub(crate) unsafe fn render(
     kind: &Kind,
     datum: pg_sys::Datum,
     out: &mut String,
-) -> Result<(), Unrenderable> {
+    room: usize,
+) -> Result<(), NotRendered> {
     use std::fmt::Write as _;
     // Writing into a String does not fail.
     let digits = |out: &mut String, number: i64| {
@@ -204,24 +87,15 @@ pub(crate) unsafe fn render(
                 }
             }
             Kind::Numeric => {
-                let text = cstring(pg_sys::DirectFunctionCall1Coll(
-                    Some(crate::seam::raw::numeric_out),
-                    pg_sys::InvalidOid,
-                    datum,
-                ))?;
+                let text = numeric_text(datum)?;
                 if text.ends_with(|last: char| last.is_ascii_digit()) {
                     json::write_number(text, out);
                 } else {
                     json::write_string(text, out);
                 }
             }
-            Kind::Text => json::write_string(varlena(datum)?, out),
-            Kind::Name => json::write_string(
-                CStr::from_ptr(datum.cast_mut_ptr())
-                    .to_str()
-                    .map_err(|_| Unrenderable)?,
-                out,
-            ),
+            Kind::Text | Kind::PaddedText => json::write_string(text(datum, out, room)?, out),
+            Kind::Name => json::write_string(cstring(datum)?, out),
             Kind::Uuid => {
                 let bytes: [u8; 16] = datum.cast_mut_ptr::<[u8; 16]>().read();
                 let mut buffer = [0; 36];
@@ -236,25 +110,97 @@ pub(crate) unsafe fn render(
             Kind::TimestampTz => timestamp(datum.value() as i64, "Z", out),
             Kind::Timestamp => timestamp(datum.value() as i64, "", out),
             Kind::Date => date(datum.value() as i32, out),
-            Kind::Json => json::canonicalize(varlena(datum)?, out).map_err(|_| Unrenderable)?,
+            Kind::Json => {
+                must_fit(size(datum) / JSON_SHRINKS_AT_MOST, out, room)?;
+                json::canonicalize(varlena(datum)?, out).map_err(|_| NotRendered::NoJson)?;
+            }
             Kind::Jsonb => {
-                let text = crate::seam::json::text_that_fits(datum).ok_or(Unrenderable)?;
-                let text = text.to_str().map_err(|_| Unrenderable)?;
-                json::canonicalize(text, out).map_err(|_| Unrenderable)?;
+                must_fit(size(datum) / SHRINKS_AT_MOST, out, room)?;
+                jsonb::render(datum, out, room)?;
             }
-            Kind::Array {
-                element,
-                type_oid,
-                length,
-                by_value,
-                align,
-            } => {
-                array(datum, element, (*type_oid, *length, *by_value, *align), out)?;
+            Kind::Bytea => bytea(datum, out, room)?,
+            Kind::Array(elements) => containers::array(datum, elements, out, room)?,
+            Kind::Composite(composite) => containers::composite(datum, composite, out, room)?,
+            Kind::Range(ranges) => containers::range(datum, ranges, out)?,
+            Kind::Multirange(ranges) => containers::multirange(datum, ranges, out, room)?,
+            Kind::Output(output) => json::write_string(output_text(output, datum, out, room)?, out),
+            Kind::Other(type_oid) => {
+                if is_varlena(*type_oid) {
+                    must_fit(size(datum), out, room)?;
+                }
+                other(*type_oid, datum, out)?;
             }
-            Kind::Other(type_oid) => other(*type_oid, datum, out)?,
         }
     }
+    if out.len() > room {
+        return Err(NotRendered::TooLong);
+    }
     Ok(())
+}
+
+/// A value's own text, as an id or an owner has it: that of its output function, and times as ISO 8601
+/// with all their digits. At most `room` bytes.
+///
+/// # Safety
+/// The datum must be of the kind's type.
+pub(crate) unsafe fn own_text(
+    kind: &Kind,
+    datum: pg_sys::Datum,
+    room: usize,
+) -> Result<String, NotRendered> {
+    // SAFETY: as the caller says, each arm reads the type that its kind stands for.
+    unsafe {
+        match kind {
+            Kind::Numeric => return Ok(numeric_text(datum)?.to_owned()),
+            Kind::Float4 => {
+                return cstring(pg_sys::OidFunctionCall1Coll(
+                    pg_sys::Oid::from(pg_sys::F_FLOAT4OUT),
+                    pg_sys::InvalidOid,
+                    datum,
+                ))
+                .map(str::to_owned);
+            }
+            Kind::Float8 => {
+                return cstring(pg_sys::OidFunctionCall1Coll(
+                    pg_sys::Oid::from(pg_sys::F_FLOAT8OUT),
+                    pg_sys::InvalidOid,
+                    datum,
+                ))
+                .map(str::to_owned);
+            }
+            Kind::Text | Kind::PaddedText => return Ok(text(datum, "", room)?.to_owned()),
+            Kind::TimestampTz | Kind::Timestamp => {
+                let value = datum.value() as i64;
+                if value != i64::MIN && value != i64::MAX {
+                    let mut text = time::iso_micros(clock::unix_us_of(value));
+                    if *kind == Kind::Timestamp {
+                        text.pop();
+                    }
+                    return Ok(text);
+                }
+            }
+            _ => {}
+        }
+        let mut text = String::new();
+        render(kind, datum, &mut text, room)?;
+        match text
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'))
+        {
+            Some(inside) if !inside.contains('\\') => Ok(inside.to_owned()),
+            Some(_) => serde_json::from_str(&text).map_err(|_| NotRendered::NoJson),
+            None => Ok(text),
+        }
+    }
+}
+
+/// Whether so many more bytes have room.
+fn must_fit(more: usize, out: &str, room: usize) -> Result<(), NotRendered> {
+    if out.len().saturating_add(more) > room {
+        Err(NotRendered::TooLong)
+    } else {
+        Ok(())
+    }
 }
 
 fn special(value: f64, out: &mut String) {
@@ -265,6 +211,19 @@ fn special(value: f64, out: &mut String) {
     } else {
         "\"-Infinity\""
     });
+}
+
+/// # Safety
+/// The datum must be a numeric.
+unsafe fn numeric_text<'a>(datum: pg_sys::Datum) -> Result<&'a str, NotRendered> {
+    // SAFETY: as the caller says.
+    unsafe {
+        cstring(pg_sys::DirectFunctionCall1Coll(
+            Some(crate::seam::raw::numeric_out),
+            pg_sys::InvalidOid,
+            datum,
+        ))
+    }
 }
 
 /// Microseconds since 2000-01-01 as ISO 8601 with milliseconds.
@@ -297,59 +256,61 @@ fn date(value: i32, out: &mut String) {
     }
 }
 
-/// Bytes of a value of variable length, without its header.
+/// As `bytea_output = hex` writes it.
 ///
 /// # Safety
-/// The datum must be a varlena.
-pub(crate) unsafe fn size(datum: pg_sys::Datum) -> usize {
+/// The datum must be a bytea.
+unsafe fn bytea(datum: pg_sys::Datum, out: &mut String, room: usize) -> Result<(), NotRendered> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     // SAFETY: as the caller says.
-    unsafe { crate::seam::raw::toast_raw_datum_size(datum) - pg_sys::VARHDRSZ }
-}
-
-/// Appends as much of a longer text's beginning as takes more than so many bytes, and nothing of the rest into memory.
-///
-/// # Safety
-/// The datum must be a text-like varlena.
-pub(crate) unsafe fn beginning(
-    datum: pg_sys::Datum,
-    most: usize,
-    out: &mut String,
-) -> Result<(), Unrenderable> {
-    // The last character may be cut, of which up to three bytes are there.
-    let enough = i32::try_from(most + 4).map_err(|_| Unrenderable)?;
-    // SAFETY: as the caller says; a slice is a plain varlena in the current memory context.
-    let slice = unsafe {
-        bytes(pg_sys::pg_detoast_datum_slice(
-            datum.cast_mut_ptr(),
-            0,
-            enough,
-        ))
+    let bytes = unsafe {
+        must_fit(size(datum).saturating_mul(2), out, room)?;
+        bytes(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr()))
     };
-    let whole = slice.utf8_chunks().next().map_or("", |it| it.valid());
-    json::write_string(whole, out);
+    out.reserve(bytes.len() * 2 + 5);
+    out.push_str("\"\\\\x");
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out.push('"');
     Ok(())
 }
 
-/// Whether two texts are the same.
+/// Bytes of a value of variable length, without its header, wherever and however it is stored.
 ///
 /// # Safety
-/// Both must be text-like varlenas.
-pub(crate) unsafe fn same_text(one: pg_sys::Datum, other: pg_sys::Datum) -> bool {
+/// The datum must be a varlena.
+unsafe fn size(datum: pg_sys::Datum) -> usize {
+    // SAFETY: as the caller says.
+    unsafe { crate::seam::raw::toast_raw_datum_size(datum).saturating_sub(pg_sys::VARHDRSZ) }
+}
+
+fn is_varlena(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache look-up in a transaction.
+    unsafe { pg_sys::get_typlen(type_oid) == -1 }
+}
+
+/// A text, if it has room.
+///
+/// # Safety
+/// The datum must be a text-like varlena.
+unsafe fn text<'a>(datum: pg_sys::Datum, out: &str, room: usize) -> Result<&'a str, NotRendered> {
     // SAFETY: as the caller says.
     unsafe {
-        size(one) == size(other)
-            && matches!((varlena(one), varlena(other)), (Ok(one), Ok(other)) if one == other)
+        must_fit(size(datum), out, room)?;
+        varlena(datum)
     }
 }
 
 /// # Safety
 /// The datum must be a text-like varlena.
-unsafe fn varlena<'a>(datum: pg_sys::Datum) -> Result<&'a str, Unrenderable> {
+unsafe fn varlena<'a>(datum: pg_sys::Datum) -> Result<&'a str, NotRendered> {
     // SAFETY: as the caller says. What is detoasted lives in the current memory context, which outlives
     // the row that is being rendered.
     unsafe {
         let detoasted = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
-        std::str::from_utf8(bytes(detoasted)).map_err(|_| Unrenderable)
+        std::str::from_utf8(bytes(detoasted)).map_err(|_| NotRendered::NoJson)
     }
 }
 
@@ -367,82 +328,46 @@ unsafe fn bytes<'a>(detoasted: *mut pg_sys::varlena) -> &'a [u8] {
 
 /// # Safety
 /// The datum must be a cstring.
-unsafe fn cstring<'a>(datum: pg_sys::Datum) -> Result<&'a str, Unrenderable> {
+unsafe fn cstring<'a>(datum: pg_sys::Datum) -> Result<&'a str, NotRendered> {
     // SAFETY: as the caller says.
     unsafe {
         CStr::from_ptr(datum.cast_mut_ptr())
             .to_str()
-            .map_err(|_| Unrenderable)
+            .map_err(|_| NotRendered::NoJson)
     }
 }
 
 /// # Safety
-/// The datum must be an array with elements of this kind and type.
-unsafe fn array(
+/// The datum must be of the type that the function is for.
+unsafe fn output_text<'a>(
+    output: &Output,
     datum: pg_sys::Datum,
-    element: &Kind,
-    (type_oid, length, by_value, align): (pg_sys::Oid, i16, bool, std::ffi::c_char),
-    out: &mut String,
-) -> Result<(), Unrenderable> {
-    // SAFETY: as the caller says; deconstruct_array gives as many values and nulls as it counts.
+    out: &str,
+    room: usize,
+) -> Result<&'a str, NotRendered> {
+    // SAFETY: as the caller says. The nest level is ended below; an ERROR ends it with the transaction.
     unsafe {
-        let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-        pg_sys::deconstruct_array(
-            array,
-            type_oid,
-            i32::from(length),
-            by_value,
-            align,
-            &raw mut values,
-            &raw mut nulls,
-            &raw mut count,
-        );
-        let dimensions = (*array).ndim as usize;
-        let sizes: Vec<usize> = {
-            let first = array
-                .cast::<u8>()
-                .add(std::mem::size_of::<pg_sys::ArrayType>())
-                .cast::<i32>();
-            (0..dimensions)
-                .map(|index| *first.add(index) as usize)
-                .collect()
-        };
-        let mut next = 0;
-        let mut each = |out: &mut String| {
-            let index = next;
-            next += 1;
-            if *nulls.add(index) {
-                out.push_str("null");
-                Ok(())
-            } else {
-                render(element, *values.add(index), out)
-            }
-        };
-        nest(&sizes, &mut each, out)
+        if output.is_varlena {
+            must_fit(size(datum), out, room)?;
+        }
+        if output.pins.is_empty() {
+            return cstring_of(pg_sys::OidOutputFunctionCall(output.function, datum));
+        }
+        let level = pg_sys::NewGUCNestLevel();
+        for (name, value) in output.pins {
+            set_local(name, value);
+        }
+        let text = pg_sys::OidOutputFunctionCall(output.function, datum);
+        pg_sys::AtEOXact_GUC(true, level);
+        cstring_of(text)
     }
 }
 
-fn nest(
-    sizes: &[usize],
-    each: &mut impl FnMut(&mut String) -> Result<(), Unrenderable>,
-    out: &mut String,
-) -> Result<(), Unrenderable> {
-    out.push('[');
-    if let Some((&size, inner)) = sizes.split_first() {
-        for index in 0..size {
-            if index > 0 {
-                out.push(',');
-            }
-            if inner.is_empty() {
-                each(out)?
-            } else {
-                nest(inner, each, out)?
-            }
-        }
-    }
-    out.push(']');
-    Ok(())
+/// # Safety
+/// The pointer must be to a NUL-terminated text.
+unsafe fn cstring_of<'a>(text: *const std::ffi::c_char) -> Result<&'a str, NotRendered> {
+    // SAFETY: as the caller says.
+    unsafe { cstring(pg_sys::Datum::from(text)) }
 }
 
 /// By `row_to_json`, of a row of this one column.
@@ -453,7 +378,7 @@ unsafe fn other(
     type_oid: pg_sys::Oid,
     datum: pg_sys::Datum,
     out: &mut String,
-) -> Result<(), Unrenderable> {
+) -> Result<(), NotRendered> {
     let text = in_subtransaction(|| {
         // SAFETY: as the caller says; the description has one column of the datum's type.
         unsafe {
@@ -472,18 +397,18 @@ unsafe fn other(
         }
     })??;
     let mut canonical = String::with_capacity(text.len());
-    json::canonicalize(&text, &mut canonical).map_err(|_| Unrenderable)?;
+    json::canonicalize(&text, &mut canonical).map_err(|_| NotRendered::NoJson)?;
     let value = canonical
         .strip_prefix("{\"v\":")
         .and_then(|rest| rest.strip_suffix('}'))
-        .ok_or(Unrenderable)?;
+        .ok_or(NotRendered::NoJson)?;
     out.push_str(value);
     Ok(())
 }
 
 /// Runs code that is not ours; an ERROR is rolled back and means that the value cannot be rendered. What
 /// says something of the server or of the user's wish to stop goes on as it is.
-fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, Unrenderable> {
+fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, NotRendered> {
     // SAFETY: in a transaction. What is begun here is released or rolled back below, and context and owner
     // are restored as PL/pgSQL does around its exception blocks.
     let (context, owner) = unsafe {
@@ -527,7 +452,7 @@ fn in_subtransaction<R>(work: impl FnOnce() -> R) -> Result<R, Unrenderable> {
                 error.rethrow();
             }
         }
-        Err(Unrenderable)
+        Err(NotRendered::NoJson)
     })
     .execute()
 }

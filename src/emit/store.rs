@@ -1,5 +1,6 @@
 //! Events into `webhooks.event` and `webhooks.outbox`.
 
+use super::sequence::Sequence;
 use super::wake;
 use crate::error::Error;
 use crate::seam::clock;
@@ -29,6 +30,7 @@ pub(crate) struct NewEvent {
 pub(crate) struct Store {
     events: Table,
     outbox: Table,
+    sequence: Sequence,
     xid: u64,
     context: pg_sys::MemoryContext,
     added: usize,
@@ -39,6 +41,7 @@ impl Store {
     pub(crate) fn open() -> Result<Self, Error> {
         let events = Table::open(c"event", 8)?;
         let outbox = Table::open(c"outbox", 4)?;
+        let sequence = Sequence::of_this_database()?;
         // SAFETY: in a transaction; the context is deleted by close(), or with its parent.
         let (context, xid) = unsafe {
             let context = pg_sys::AllocSetContextCreateExtended(
@@ -53,6 +56,7 @@ impl Store {
         Ok(Self {
             events,
             outbox,
+            sequence,
             xid,
             context,
             added: 0,
@@ -79,17 +83,18 @@ impl Store {
         data: &str,
         subject: Option<&str>,
     ) -> Uuid {
-        let id = clock::new_id();
+        let at_us = self.sequence.next();
+        let id = clock::id_of(at_us);
+        let created_at = clock::timestamp_of_us(i64::try_from(at_us).unwrap_or(i64::MAX));
         // SAFETY: the context is valid; what is allocated in it lives until both tables have written it,
         // which they do after the same number of rows.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.context);
             let uuid = |id: Uuid| crate::seam::sql::uuid(id);
             let row_id = uuid(id);
-            let now = pg_sys::GetCurrentTimestamp();
             self.events.insert(&[
                 row_id,
-                Some(pg_sys::Datum::from(now)),
+                Some(pg_sys::Datum::from(created_at)),
                 event_type.into_datum(),
                 owner.and_then(IntoDatum::into_datum),
                 target.and_then(uuid),

@@ -126,9 +126,12 @@ fn load() -> Result<(), Error> {
     })?;
     let mut active = Vec::new();
     scan::all(webhook, |row| {
-        let (Some(id), Some(events)) = (row.uuid(c"id"), row.get::<Vec<String>>(c"events")) else {
+        let (Some(id), Some(events)) = (row.uuid(c"id"), row.get::<Vec<Option<String>>>(c"events"))
+        else {
             return;
         };
+        // A NULL among them stands for nothing, and must not make a writer fail.
+        let events: Vec<String> = events.into_iter().flatten().collect();
         let on =
             row.get(c"active") == Some(true) && off.get(&id).copied() != row.get(c"activation");
         if on {

@@ -4,10 +4,11 @@
 //! partitioned ones, where it reaches leaves and later partitions. It runs as the writer; the rows that it
 //! writes go below the executor, and so need no rights of the writer's.
 
-use super::data::{Row, text_of, value};
-use super::plan::{Plan, plan};
-use super::render::{self, Unrenderable};
-use super::store::Store;
+use super::data::Row;
+use super::nested::{Created, Effect, Flow, Versions};
+use super::plan::{Plan, Shown, plan};
+use super::present;
+use super::render::{self, NotRendered};
 use super::subscribers::{self, Audience};
 use super::wake;
 use crate::error::Error;
@@ -15,7 +16,8 @@ use crate::seam::clock;
 use crate::settings;
 use pgrx::pg_sys;
 use std::rc::Rc;
-use webhooks_core::{payload, time};
+use webhooks_core::payload::{self, Omitted};
+use webhooks_core::time;
 
 /// The record by which Postgres knows how to call a C function.
 #[unsafe(no_mangle)]
@@ -134,40 +136,122 @@ unsafe fn emit(data: &pg_sys::TriggerData) -> Result<(), Error> {
         Operation::Delete => nobody(2),
         Operation::Update => nobody(0) && nobody(1) && nobody(2),
     };
-    if idle {
+    if idle || plan.shown == Shown::Nothing {
         return Ok(());
     }
-    let mut emitter = Emitter {
-        plan,
-        audiences,
-        store: None,
-        text: String::new(),
-        truncated: 0,
-    };
     // SAFETY: as the caller says. The nest level is ended below; an ERROR ends it with the transaction.
     unsafe {
-        let level = emitter.plan.needs_pinning.then(|| {
+        let level = plan.needs_pinning.then(|| {
             let level = pg_sys::NewGUCNestLevel();
             render::pin();
             level
         });
+        let created = || created_rows(data, operation, &plan);
+        let mut emitter = Emitter {
+            flow: Flow::begin((*data.tg_relation).rd_id, created),
+            plan: Rc::clone(&plan),
+            audiences,
+            table: (*data.tg_relation).rd_id,
+            is_present: (data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0).then(|| {
+                is_present(match operation {
+                    Operation::Update => data.tg_newtuple,
+                    Operation::Insert | Operation::Delete => data.tg_trigtuple,
+                })
+            }),
+            text: String::new(),
+            truncated: 0,
+        };
         if data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0 {
             emitter.one_row(data, operation)?;
         } else {
             emitter.statement(data, operation)?;
         }
+        emitter.close()?;
         if let Some(level) = level {
             pg_sys::AtEOXact_GUC(true, level);
         }
     }
-    emitter.close();
     Ok(())
+}
+
+/// The rows that a statement has created: inserted, or given another id.
+///
+/// # Safety
+/// The data must be those of a trigger that is being fired, for this operation.
+unsafe fn created_rows(data: &pg_sys::TriggerData, operation: Operation, plan: &Plan) -> Created {
+    let mut created = Created::default();
+    let mut count = |old: Option<Row>, new: Row| {
+        let id = plan.id(new);
+        if old.is_none_or(|old| plan.id(old) != id) {
+            *created.entry(id).or_default() += 1;
+        }
+    };
+    // SAFETY: as the caller says.
+    unsafe {
+        let columns = (*data.tg_relation).rd_att;
+        let per_row = data.tg_event & pg_sys::TRIGGER_EVENT_ROW != 0;
+        match operation {
+            Operation::Delete => {}
+            Operation::Insert if per_row => {
+                with_row(columns, data.tg_trigtuple, |new| count(None, new));
+            }
+            Operation::Update if per_row => with_row(columns, data.tg_trigtuple, |old| {
+                with_row(columns, data.tg_newtuple, |new| count(Some(old), new));
+            }),
+            Operation::Insert => {
+                let mut rows = Transition::open(data.tg_newtable, columns);
+                while let Some(new) = rows.next() {
+                    count(None, new);
+                }
+            }
+            Operation::Update => {
+                let mut before = Transition::open(data.tg_oldtable, columns);
+                let mut after = Transition::open(data.tg_newtable, columns);
+                while let (Some(old), Some(new)) = (before.next(), after.next()) {
+                    count(Some(old), new);
+                }
+            }
+        }
+    }
+    created
+}
+
+/// Whether this version of a row is the present one.
+///
+/// # Safety
+/// A tuple of a table, as it is stored.
+unsafe fn is_present(tuple: pg_sys::HeapTuple) -> bool {
+    // SAFETY: as the caller says.
+    let flags = u32::from(unsafe { (*(*tuple).t_data).t_infomask });
+    flags & (pg_sys::HEAP_XMAX_INVALID | pg_sys::HEAP_XMAX_LOCK_ONLY) != 0
+}
+
+/// Has a tuple looked at as a row.
+///
+/// # Safety
+/// The tuple must have these columns.
+unsafe fn with_row<R>(
+    columns: pg_sys::TupleDesc,
+    tuple: pg_sys::HeapTuple,
+    work: impl FnOnce(Row) -> R,
+) -> R {
+    // SAFETY: as the caller says; the slot lives until it is dropped below, or with its memory context.
+    unsafe {
+        let slot = pg_sys::MakeSingleTupleTableSlot(columns, &raw const pg_sys::TTSOpsHeapTuple);
+        pg_sys::ExecStoreHeapTuple(tuple, slot, false);
+        let result = work(Row::of(slot));
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        result
+    }
 }
 
 struct Emitter {
     plan: Rc<Plan>,
     audiences: [Rc<Audience>; 3],
-    store: Option<Store>,
+    flow: Flow,
+    table: pg_sys::Oid,
+    /// Of a row-level trigger: whether the version that the row has now is that of this event.
+    is_present: Option<bool>,
     text: String,
     truncated: u64,
 }
@@ -183,28 +267,14 @@ impl Emitter {
         // SAFETY: as the caller says: tg_trigtuple is there, and tg_newtuple for an update.
         unsafe {
             let columns = (*data.tg_relation).rd_att;
-            let slot = |tuple| {
-                let slot =
-                    pg_sys::MakeSingleTupleTableSlot(columns, &raw const pg_sys::TTSOpsHeapTuple);
-                pg_sys::ExecStoreHeapTuple(tuple, slot, false);
-                slot
-            };
-            let first = slot(data.tg_trigtuple);
-            let second = (operation == Operation::Update).then(|| slot(data.tg_newtuple));
-            match (operation, second) {
-                (Operation::Insert, _) => self.row(None, Some(Row::of(first)))?,
-                (Operation::Delete, _) => self.row(Some(Row::of(first)), None)?,
-                (Operation::Update, Some(second)) => {
-                    self.row(Some(Row::of(first)), Some(Row::of(second)))?
-                }
-                (Operation::Update, None) => {}
-            }
-            pg_sys::ExecDropSingleTupleTableSlot(first);
-            if let Some(second) = second {
-                pg_sys::ExecDropSingleTupleTableSlot(second);
-            }
+            with_row(columns, data.tg_trigtuple, |first| match operation {
+                Operation::Insert => self.row(None, Some(first)),
+                Operation::Delete => self.row(Some(first), None),
+                Operation::Update => with_row(columns, data.tg_newtuple, |second| {
+                    self.row(Some(first), Some(second))
+                }),
+            })
         }
-        Ok(())
     }
 
     /// Old and new rows stand at the same place of their transition tables.
@@ -238,10 +308,6 @@ impl Emitter {
                     (before, after) => (before.flatten(), after.flatten()),
                 };
                 pgrx::check_for_interrupts!();
-                if self.store.is_none() {
-                    // The tables are opened outside of the context that is reset after each row.
-                    self.store = Some(Store::open()?);
-                }
                 let outer = pg_sys::MemoryContextSwitchTo(context);
                 let result = self.row(before, after);
                 pg_sys::MemoryContextSwitchTo(outer);
@@ -256,14 +322,9 @@ impl Emitter {
     /// What a row's change means, and to whom.
     fn row(&mut self, old: Option<Row>, new: Option<Row>) -> Result<(), Error> {
         let plan = Rc::clone(&self.plan);
-        let owner = |row: Row| {
-            plan.owner
-                .as_ref()
-                .and_then(|column| row.get(column).map(|datum| (column, datum)))
-                .and_then(|(column, datum)| text_of(column, datum))
-        };
+        let owner = |row: Row| plan.owner(row);
         match (old, new) {
-            (None, Some(new)) => self.created(new, owner(new).as_deref()),
+            (None, Some(new)) => self.created(None, new, owner(new).as_deref()),
             (Some(old), None) => self.deleted(old, owner(old).as_deref(), None),
             (Some(old), Some(new)) => {
                 let deleted = |row: Row| {
@@ -274,11 +335,11 @@ impl Emitter {
                 let (was, is) = (owner(old), owner(new));
                 match (deleted(old), deleted(new)) {
                     (false, true) => self.deleted(old, was.as_deref(), Some(new)),
-                    (true, false) => self.created(new, is.as_deref()),
+                    (true, false) => self.created(Some(old), new, is.as_deref()),
                     (true, true) if was != is => Ok(()),
                     _ if was != is => {
                         self.deleted(old, was.as_deref(), None)?;
-                        self.created(new, is.as_deref())
+                        self.created(Some(old), new, is.as_deref())
                     }
                     _ => self.updated(old, new, is.as_deref()),
                 }
@@ -287,131 +348,157 @@ impl Emitter {
         }
     }
 
-    fn created(&mut self, new: Row, owner: Option<&str>) -> Result<(), Error> {
-        if !self.audiences[0].wants(owner) {
+    /// `old`: the version before, which was not shown to this owner.
+    fn created(&mut self, old: Option<Row>, new: Row, owner: Option<&str>) -> Result<(), Error> {
+        if !self.audiences[CREATED].wants(owner) {
             return Ok(());
         }
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let fine = self.plan.whole(new, &mut text, "");
-        self.add(0, owner, new, text, fine, None)
+        let omitted = self.whole(new, &mut text, "");
+        self.add(CREATED, owner, (old, Some(new)), text, omitted, None)
     }
 
     fn updated(&mut self, old: Row, new: Row, owner: Option<&str>) -> Result<(), Error> {
-        if !self.audiences[1].wants(owner) {
+        if !self.audiences[UPDATED].wants(owner) {
             return Ok(());
         }
-        let mut changes = String::new();
-        let fine = self.plan.changes(old, new, &mut changes);
-        if fine.is_ok() && changes.is_empty() {
+        let changes = self.plan.changes(old, new);
+        if changes.as_ref().is_ok_and(|changes| !changes.any) {
             return Ok(());
         }
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let fine = fine.and_then(|()| self.plan.whole(new, &mut text, "\"changes\":"));
-        if fine.is_ok() {
+        let omitted = changes.and_then(|changes| {
+            let omitted = self.whole(new, &mut text, "\"changes\":")?;
+            let Some(changes) = changes.text else {
+                return Ok(Omitted::Changes);
+            };
             text.pop();
             text.push_str(",\"changes\":{");
             text.push_str(&changes);
             text.push_str("}}");
-        }
-        self.add(1, owner, new, text, fine, None)
+            Ok(omitted)
+        });
+        self.add(UPDATED, owner, (Some(old), Some(new)), text, omitted, None)
     }
 
     /// `softly`: the row that has the value of the soft-delete column.
     fn deleted(&mut self, old: Row, owner: Option<&str>, softly: Option<Row>) -> Result<(), Error> {
-        if !self.audiences[2].wants(owner) {
+        if !self.audiences[DELETED].wants(owner) {
             return Ok(());
         }
         let plan = Rc::clone(&self.plan);
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let fine = (|| {
-            text.push_str("{\"object\":");
-            webhooks_core::json::write_string(&plan.object, &mut text);
-            text.push_str(",\"id\":");
-            self.plan.id(old, &mut text)?;
-            if let Some(column) = plan.metadata.map(|index| &plan.columns[index]) {
-                text.push(',');
-                text.push_str(&column.key);
-                value(column, old, &mut text)?;
-            }
-            text.push_str(",\"deleted_at\":");
-            let at = softly
-                .zip(plan.soft_delete.as_ref())
-                .and_then(|(row, column)| {
-                    use render::Kind::{Timestamp, TimestampTz};
-                    matches!(column.kind, Timestamp | TimestampTz).then_some((row, column))
-                });
-            match at {
-                Some((row, column)) => value(column, row, &mut text)?,
-                None => {
-                    text.push('"');
-                    text.push_str(&time::iso_millis(clock::unix_ms()));
-                    text.push('"');
-                }
-            }
-            text.push('}');
-            Ok(())
-        })();
+        text.push('{');
+        plan.object_and_id(old, &mut text);
+        let omitted = match plan.shown {
+            Shown::Columns => plan.metadata(old, &mut text).map(|()| Omitted::Nothing),
+            Shown::ObjectAndId | Shown::Nothing => Err(NotRendered::TooLong),
+        };
+        text.push_str(",\"deleted_at\":");
+        plan.deleted_at(softly, &mut text);
+        text.push('}');
         // Filters judge the whole row, so that a deletion reaches whoever got the creation.
-        let mut subject = String::new();
-        self.plan.filterable(old, &mut subject);
-        self.add(2, owner, old, text, fine, Some(subject))
+        let subject = plan.filterable(old);
+        self.add(
+            DELETED,
+            owner,
+            (Some(old), None),
+            text,
+            omitted,
+            Some(subject),
+        )
     }
 
+    /// The row as `data`, if it may be shown.
+    fn whole(&self, row: Row, text: &mut String, without: &str) -> Result<Omitted, NotRendered> {
+        match self.plan.shown {
+            Shown::Columns => self.plan.whole(row, text, without),
+            Shown::ObjectAndId | Shown::Nothing => Err(NotRendered::TooLong),
+        }
+    }
+
+    /// Adds an event. `omitted`: what is missing in the text, or why there is none.
     fn add(
         &mut self,
         which: usize,
         owner: Option<&str>,
-        row: Row,
+        (old, new): (Option<Row>, Option<Row>),
         mut text: String,
-        fine: Result<(), Unrenderable>,
-        subject: Option<String>,
+        omitted: Result<Omitted, NotRendered>,
+        mut subject: Option<String>,
     ) -> Result<(), Error> {
         let plan = Rc::clone(&self.plan);
-        let mut subject = subject;
-        if fine.is_err() {
-            self.truncated += 1;
-            let id = plan
-                .id
-                .as_ref()
-                .and_then(|column| row.get(column).and_then(|datum| text_of(column, datum)));
-            text = payload::minimal(&plan.object, &id.unwrap_or_default());
-        }
+        // There is one of the two.
+        let Some(row) = new.or(old) else {
+            return Ok(());
+        };
+        let omitted = omitted.unwrap_or_else(|reason| {
+            if reason == NotRendered::NoJson {
+                self.truncated += 1;
+            }
+            text = payload::minimal(&plan.object, &plan.id(row));
+            Omitted::Changes
+        });
         let limit = settings::max_payload();
-        let shrunk = text.len() > limit;
-        if shrunk {
+        if omitted != Omitted::Nothing || text.len() > limit {
             let mut small = String::new();
-            payload::shrink(&text, limit, &mut small);
+            payload::shrink_without(&text, omitted, limit, &mut small);
             text = small;
+            subject.get_or_insert_with(|| plan.filterable(row));
         }
-        if (shrunk || fine.is_err()) && subject.is_none() {
-            let mut whole = String::new();
-            self.plan.filterable(row, &mut whole);
-            subject = Some(whole);
-        }
-        if self.store.is_none() {
-            self.store = Some(Store::open()?);
-        }
-        if let Some(store) = &mut self.store {
-            store.add_parts(
-                &plan.types[which],
-                owner,
-                (None, None),
-                &text,
-                subject.as_deref(),
-            );
-        }
+        self.flow.add(
+            &plan.types[which],
+            owner,
+            &text,
+            subject.as_deref(),
+            &Versions {
+                effect: EFFECTS[which],
+                id: &|| plan.id(row),
+                before: &|| old.map(|old| plan.version(old)),
+                after: &|| new.map(|new| plan.version(new)),
+                is_there: &|| {
+                    self.is_present
+                        .unwrap_or_else(|| present::is_there(self.table, &plan, row))
+                },
+            },
+        )?;
         self.text = text;
         Ok(())
     }
 
-    fn close(self) {
-        if let Some(store) = self.store {
-            store.close();
-        }
+    fn close(self) -> Result<(), Error> {
+        self.flow.end()?;
         super::count_truncated(self.truncated);
+        Ok(())
+    }
+}
+
+/// Places in the list of a plan's event types, and of their audiences.
+const CREATED: usize = 0;
+const UPDATED: usize = 1;
+const DELETED: usize = 2;
+const EFFECTS: [Effect; 3] = [Effect::Creates, Effect::Updates, Effect::Deletes];
+
+impl Plan {
+    /// When a row was deleted: what the soft-delete column says if it is a time, or else now.
+    fn deleted_at(&self, softly: Option<Row>, text: &mut String) {
+        use super::kind::Kind::{Timestamp, TimestampTz};
+        let at = softly
+            .zip(self.soft_delete.as_ref())
+            .filter(|(_, column)| matches!(column.kind, Timestamp | TimestampTz))
+            .and_then(|(row, column)| row.get(column).map(|datum| (datum, column)));
+        let rendered = at.map(|(datum, column)| {
+            // SAFETY: the plan knows the column's type; a time takes some bytes.
+            unsafe { render::render(&column.kind, datum, text, usize::MAX) }
+        });
+        if rendered.is_none() {
+            text.push('"');
+            text.push_str(&time::iso_millis(clock::unix_ms()));
+            text.push('"');
+        }
     }
 }
 

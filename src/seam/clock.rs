@@ -41,6 +41,17 @@ pub(crate) fn unix_of(timestamp: pg_sys::TimestampTz) -> i64 {
         .saturating_add(POSTGRES_EPOCH_MS)
 }
 
+/// Unix microseconds of a `timestamptz`.
+pub(crate) fn unix_us_of(timestamp: pg_sys::TimestampTz) -> i64 {
+    timestamp.saturating_add(POSTGRES_EPOCH_MS * 1_000)
+}
+
+/// Unix microseconds.
+pub(crate) fn unix_us() -> u64 {
+    // SAFETY: as in unix_ms().
+    u64::try_from(unix_us_of(unsafe { pg_sys::GetCurrentTimestamp() })).unwrap_or(0)
+}
+
 /// The `timestamptz` of Unix milliseconds.
 pub(crate) fn timestamp_of(unix_ms: i64) -> pg_sys::TimestampTz {
     unix_ms
@@ -69,32 +80,47 @@ pub(crate) fn fraction() -> f64 {
     f64::from(u32::from_le_bytes(random())) / (f64::from(u32::MAX) + 1.0)
 }
 
+/// Unix microseconds, later than the last ones that this process was given.
+pub(crate) fn later_us() -> u64 {
+    thread_local! {
+        static LAST: Cell<u64> = const { Cell::new(0) };
+    }
+    let micros = unix_us().max(LAST.get() + 1);
+    LAST.set(micros);
+    micros
+}
+
 /// An id, later than the last one this process made.
-///
-/// The 12 bits behind the milliseconds hold the fraction of the millisecond (RFC 9562, 6.2, method 3), so
-/// that ids of one process sort by the time they were made.
 pub(crate) fn new_id() -> Uuid {
+    id_of(later_us())
+}
+
+/// An id of this microsecond since 1970: ids sort as their microseconds do.
+///
+/// The 12 bits behind the milliseconds hold the fraction of the millisecond (RFC 9562, 6.2, method 3).
+pub(crate) fn id_of(unix_us: u64) -> Uuid {
     // One draw of the server's randomness serves many ids: a bulk insert makes 100,000.
     const DRAW: usize = 64;
     thread_local! {
-        static LAST: Cell<u64> = const { Cell::new(0) };
         static POOL: Cell<([u8; DRAW * 8], usize)> = const { Cell::new(([0; DRAW * 8], DRAW)) };
     }
-    // SAFETY: as in unix_ms().
-    let micros = unsafe { pg_sys::GetCurrentTimestamp() }.saturating_add(POSTGRES_EPOCH_MS * 1_000);
-    let micros = u64::try_from(micros).unwrap_or(0);
-    let ticks = (micros / 1_000) << 12 | (micros % 1_000 * 4_096 / 1_000);
-    let ticks = ticks.max(LAST.get() + 1);
-    LAST.set(ticks);
     let (mut pool, mut used) = POOL.get();
     if used == DRAW {
         pool = random();
         used = 0;
     }
     let mut bits = [0; 10];
-    let fraction = u16::try_from(ticks & 0xfff).unwrap_or(0);
+    let fraction = u16::try_from(unix_us % 1_000 * 4_096 / 1_000).unwrap_or(0);
     bits[..2].copy_from_slice(&fraction.to_be_bytes());
     bits[2..].copy_from_slice(&pool[used * 8..used * 8 + 8]);
     POOL.set((pool, used + 1));
-    webhooks_core::id::v7(ticks >> 12, bits)
+    webhooks_core::id::v7(unix_us / 1_000, bits)
+}
+
+/// The microsecond of an id that [`id_of`] made, or the next one.
+pub(crate) fn unix_us_of_id(id: Uuid) -> u64 {
+    let bytes = id.as_u128();
+    let ms = u64::try_from(bytes >> 80).unwrap_or(0);
+    let fraction = u64::try_from((bytes >> 64) & 0xfff).unwrap_or(0);
+    ms * 1_000 + (fraction * 1_000).div_ceil(4_096)
 }

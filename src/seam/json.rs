@@ -8,17 +8,12 @@ use pgrx::nullable::Nullable;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
-use pgrx::prelude::PgSqlErrorCode;
-use pgrx::{FromDatum, PgTryBuilder, pg_sys};
+use pgrx::{FromDatum, pg_sys};
 use std::ffi::CStr;
-use std::panic::AssertUnwindSafe;
 
 /// A `jsonb` value, as text.
 #[derive(Debug)]
 pub(crate) struct JsonbText(pub(crate) String);
-
-/// Bytes of a `jsonb` of which each text is shorter than 1 GB: that of a number takes up to some 9,000 times its place.
-const SURELY_FITS: usize = 64 << 10;
 
 /// The text of a `jsonb`, in the current memory context. Postgres writes it without recursion, however deep
 /// it is.
@@ -28,30 +23,6 @@ const SURELY_FITS: usize = 64 << 10;
 pub(crate) unsafe fn text<'a>(datum: pg_sys::Datum) -> &'a CStr {
     // SAFETY: as the caller says.
     unsafe { write(pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast()) }
-}
-
-/// The same; `None` if it is longer than a string of Postgres's can be (1 GB), which is an ERROR elsewhere: a `jsonb` of some
-/// 100 kB may hold numbers of 131,072 digits each.
-///
-/// # Safety
-/// The datum must be a `jsonb`.
-pub(crate) unsafe fn text_that_fits<'a>(datum: pg_sys::Datum) -> Option<&'a CStr> {
-    // SAFETY: as the caller says.
-    let jsonb = unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) };
-    // SAFETY: it is detoasted.
-    let fits = unsafe { pgrx::varsize(jsonb) } < SURELY_FITS;
-    let jsonb = jsonb.cast();
-    if fits {
-        // SAFETY: as above.
-        return Some(unsafe { write(jsonb) });
-    }
-    PgTryBuilder::new(AssertUnwindSafe(|| {
-        // SAFETY: it is detoasted.
-        Some(unsafe { write(jsonb) })
-    }))
-    // No subtransaction is needed to go on: writing takes nothing but memory of the current context.
-    .catch_when(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, |_| None)
-    .execute()
 }
 
 /// # Safety

@@ -78,16 +78,20 @@ pub(crate) fn oid() -> Result<pg_sys::Oid, Error> {
 ///
 /// An ERROR on the way restores user and settings as Postgres does at the end of every (sub)transaction.
 pub(crate) fn as_owner<R>(work: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
-    let owner = oid()?;
+    as_role(oid()?, work)
+}
+
+/// The same as any role.
+pub(crate) fn as_role<R>(
+    role: pg_sys::Oid,
+    work: impl FnOnce() -> Result<R, Error>,
+) -> Result<R, Error> {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: the out-pointers are valid; the oid is that of a role; the values set are constants.
     let level = unsafe {
         pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
         let level = pg_sys::NewGUCNestLevel();
-        pg_sys::SetUserIdAndSecContext(
-            owner,
-            context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
-        );
+        pg_sys::SetUserIdAndSecContext(role, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
         set_local(c"search_path", c"pg_catalog, pg_temp");
         set_local(c"row_security", c"off");
         // Anybody can switch these on, and then the log holds the parameters of our statements.

@@ -17,6 +17,8 @@ unsafe extern "C-unwind" {
     pub(crate) fn proc_exit(code: i32) -> !;
     /// Output function of `numeric`.
     pub(crate) fn numeric_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+    /// How many triggers are running, one within the other.
+    pub(crate) fn pg_trigger_depth(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
     /// Whether two values of a type are the same to the byte.
     pub(crate) fn datumIsEqual(
         one: pg_sys::Datum,
@@ -27,6 +29,101 @@ unsafe extern "C-unwind" {
     /// Bytes of a varlena with a long header, wherever and however it is stored.
     pub(crate) fn toast_raw_datum_size(value: pg_sys::Datum) -> usize;
 }
+
+unsafe extern "C-unwind" {
+    fn multirange_deserialize(
+        range_type: *mut pg_sys::TypeCacheEntry,
+        multirange: *const pg_sys::varlena,
+        count: *mut i32,
+        ranges: *mut *mut *mut pg_sys::RangeType,
+    );
+    fn get_partition_ancestors(relation: pg_sys::Oid) -> *mut pg_sys::List;
+    fn has_subclass(relation: pg_sys::Oid) -> bool;
+    fn find_inheritance_children(relation: pg_sys::Oid, lock: i32) -> *mut pg_sys::List;
+    fn find_all_inheritors(
+        relation: pg_sys::Oid,
+        lock: i32,
+        parents: *mut *mut pg_sys::List,
+    ) -> *mut pg_sys::List;
+    fn has_superclass(relation: pg_sys::Oid) -> bool;
+}
+
+/// The ranges of a multirange, in the current memory context.
+///
+/// # Safety
+/// A detoasted multirange whose ranges are of that type.
+pub(crate) unsafe fn ranges_of<'a>(
+    range_type: *mut pg_sys::TypeCacheEntry,
+    multirange: *const pg_sys::varlena,
+) -> &'a [*mut pg_sys::RangeType] {
+    let (mut count, mut list) = (0, std::ptr::null_mut());
+    // SAFETY: as the caller says; the list has as many ranges as are counted.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            multirange_deserialize(range_type, multirange, &raw mut count, &raw mut list);
+        });
+        match usize::try_from(count) {
+            Ok(count) if count > 0 && !list.is_null() => std::slice::from_raw_parts(list, count),
+            _ => &[],
+        }
+    }
+}
+
+/// The tables that a partition is a part of, the nearest first.
+///
+/// # Safety
+/// In a transaction, the oid of a partition.
+pub(crate) unsafe fn ancestors(partition: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: as the caller says; the list holds oids.
+    unsafe {
+        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| get_partition_ancestors(partition));
+        pgrx::PgList::<pg_sys::Oid>::from_pg(list)
+            .iter_oid()
+            .collect()
+    }
+}
+
+/// A table, and all that are a part of it at any depth.
+///
+/// # Safety
+/// In a transaction, the oid of a table.
+pub(crate) unsafe fn descendants(table: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: as the caller says; the list holds oids.
+    unsafe {
+        let list = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            find_all_inheritors(table, pg_sys::NoLock as i32, std::ptr::null_mut())
+        });
+        pgrx::PgList::<pg_sys::Oid>::from_pg(list)
+            .iter_oid()
+            .collect()
+    }
+}
+
+/// Whether others inherit from a table, or are its partitions.
+///
+/// # Safety
+/// In a transaction, the oid of a table.
+pub(crate) unsafe fn has_children(table: pg_sys::Oid) -> bool {
+    // SAFETY: as the caller says. has_subclass() also says yes where there were children once.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            has_subclass(table)
+                && !find_inheritance_children(table, pg_sys::NoLock as i32).is_null()
+        })
+    }
+}
+
+/// Whether a table inherits from others, or is a partition.
+///
+/// # Safety
+/// In a transaction, the oid of a table.
+pub(crate) unsafe fn has_parent(table: pg_sys::Oid) -> bool {
+    // SAFETY: as the caller says.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| has_superclass(table)) }
+}
+
+/// What runs the end of a query.
+pub(crate) type Finish = unsafe extern "C-unwind" fn(*mut pg_sys::QueryDesc);
 
 /// What runs a utility statement.
 pub(crate) type Utility = unsafe extern "C-unwind" fn(
@@ -52,6 +149,8 @@ unsafe extern "C-unwind" {
         dest: *mut pg_sys::DestReceiver,
         completion: *mut pg_sys::QueryCompletion,
     );
+    /// Runs the end of a query, its AFTER triggers among it. As above.
+    pub(crate) fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
 }
 
 unsafe extern "C-unwind" {

@@ -138,3 +138,39 @@ pub(crate) fn by_id<T>(
         Ok(found)
     }
 }
+
+/// Reads the last row of a table of ours in the order of an index of ours, whether or not it is visible: what others
+/// have not committed yet counts, and so does what was deleted and not vacuumed.
+pub(crate) fn last<T>(
+    table: &CStr,
+    index: &CStr,
+    read: impl FnOnce(&Row) -> T,
+) -> Result<Option<T>, Error> {
+    let (table, index) = (owner::relation(table)?, owner::relation(index)?);
+    // SAFETY: in a transaction; everything that is opened is closed, and by the transaction's end if an
+    // ERROR comes between. The index was looked up just now; if it was dropped since, index_open is an ERROR.
+    unsafe {
+        let relation = open(table)?;
+        let index = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::systable_beginscan_ordered(
+            relation,
+            index,
+            &raw mut pg_sys::SnapshotAnyData,
+            0,
+            std::ptr::null_mut(),
+        );
+        let tuple =
+            pg_sys::systable_getnext_ordered(scan, pg_sys::ScanDirection::BackwardScanDirection);
+        let found = (!tuple.is_null()).then(|| {
+            read(&Row {
+                table,
+                tuple,
+                columns: (*relation).rd_att,
+            })
+        });
+        pg_sys::systable_endscan_ordered(scan);
+        pg_sys::index_close(index, pg_sys::AccessShareLock as i32);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        Ok(found)
+    }
+}
