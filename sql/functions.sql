@@ -68,8 +68,9 @@ COMMENT ON FUNCTION webhooks.user_activity IS 'Emits user.activity';
 
 CREATE FUNCTION webhooks.attach(
     table_name regclass, object text = 'memory', id_column name = 'id', owner_column name = NULL,
-    exclude_columns text[] = '{}', soft_delete_column name = NULL
-) RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'attach_wrapper';
+    exclude_columns text[] = '{}', soft_delete_column name = NULL, ignore_columns text[] = '{}',
+    include_vectors boolean = false
+) RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'attach_table_wrapper';
 COMMENT ON FUNCTION webhooks.attach IS 'Emits an event for each change of a table the caller owns; again replaces the settings';
 
 CREATE FUNCTION webhooks.detach(table_name regclass)

@@ -323,14 +323,32 @@ COMMENT ON COLUMN webhooks.delivery_object.object IS 'The object';
 
 CREATE VIEW webhooks.attached WITH (security_barrier) AS
 SELECT t.tgrelid::regclass AS table_name,
-       split_part(encode(t.tgargs, 'escape'), '\000', 1) AS object,
-       split_part(encode(t.tgargs, 'escape'), '\000', 2) AS id_column,
-       nullif(split_part(encode(t.tgargs, 'escape'), '\000', 3), '') AS owner_column,
-       nullif(split_part(encode(t.tgargs, 'escape'), '\000', 4), '') AS soft_delete_column,
-       (SELECT coalesce(array_agg(x ORDER BY o), '{}')
-          FROM unnest(string_to_array(rtrim(encode(t.tgargs, 'escape'), '\000'), '\000')) WITH ORDINALITY AS a(x, o)
-         WHERE o > 4 AND t.tgnargs > 4) AS exclude_columns
+       s.object,
+       s.id_column,
+       s.owner_column,
+       s.soft_delete_column,
+       s.exclude_columns,
+       s.ignore_columns,
+       s.include_vectors
   FROM pg_catalog.pg_trigger t
+ CROSS JOIN LATERAL (
+        -- The arguments, each with a NUL behind it: key=value, or by place as 0.2 wrote them.
+        SELECT coalesce(max(a.value) FILTER (WHERE a.key = 'object'), 'memory') AS object,
+               coalesce(max(a.value) FILTER (WHERE a.key = 'id'), 'id') AS id_column,
+               max(a.value) FILTER (WHERE a.key = 'owner' AND a.value <> '') AS owner_column,
+               max(a.value) FILTER (WHERE a.key = 'soft_delete' AND a.value <> '') AS soft_delete_column,
+               coalesce(array_agg(a.value ORDER BY a.place) FILTER (WHERE a.key = 'exclude'), '{}') AS exclude_columns,
+               coalesce(array_agg(a.value ORDER BY a.place) FILTER (WHERE a.key = 'ignore'), '{}') AS ignore_columns,
+               coalesce(bool_or(NOT a.has_key OR a.key = 'vectors' AND a.value = 'include'), true) AS include_vectors
+          FROM (SELECT k.place, k.has_key,
+                       CASE WHEN k.has_key THEN split_part(k.text, '=', 1)
+                            ELSE coalesce((ARRAY['object', 'id', 'owner', 'soft_delete'])[k.place], 'exclude') END AS key,
+                       CASE WHEN k.has_key THEN substr(k.text, strpos(k.text, '=') + 1) ELSE k.text END AS value
+                  FROM (SELECT u.place, convert_from(decode(u.text, 'escape'), 'UTF8') COLLATE "default" AS text,
+                               strpos(split_part(encode(t.tgargs, 'escape'), '\000', 1), '=') > 0 AS has_key
+                          FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000'))
+                               WITH ORDINALITY AS u(text, place)
+                         WHERE u.place <= t.tgnargs) k) a) s
  WHERE t.tgfoid = 'webhooks.emit_changes'::regproc
    AND t.tgparentid = 0
    AND t.tgname = 'webhooks_emit_insert'
@@ -342,6 +360,8 @@ COMMENT ON COLUMN webhooks.attached.id_column IS 'The column that becomes data.i
 COMMENT ON COLUMN webhooks.attached.owner_column IS 'The column that holds the owner of a row';
 COMMENT ON COLUMN webhooks.attached.soft_delete_column IS 'The column that is NULL while a row is not deleted';
 COMMENT ON COLUMN webhooks.attached.exclude_columns IS 'Columns that are never sent';
+COMMENT ON COLUMN webhooks.attached.ignore_columns IS 'Columns that are sent, but whose change alone emits nothing';
+COMMENT ON COLUMN webhooks.attached.include_vectors IS 'Whether columns of pgvector''s types are sent';
 
 CREATE VIEW webhooks.api_keys WITH (security_barrier) AS
 SELECT webhooks.format_id('key', k.id) AS id,

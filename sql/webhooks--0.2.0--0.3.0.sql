@@ -2,6 +2,55 @@
 
 -- From 0.2.0 to 0.3.0. CREATE EXTENSION at 0.3.0 makes the same from sql/*.sql: a test compares the two.
 
+-- attach() has more arguments, so it is made anew. When this script is over, the library gives the rights on it back, and
+-- roles with a right of grant_access() what that right needs now.
+DROP FUNCTION webhooks.attach(regclass, text, name, name, text[], name);
+CREATE FUNCTION webhooks.attach(
+    table_name regclass, object text = 'memory', id_column name = 'id', owner_column name = NULL,
+    exclude_columns text[] = '{}', soft_delete_column name = NULL, ignore_columns text[] = '{}',
+    include_vectors boolean = false
+) RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'attach_table_wrapper';
+COMMENT ON FUNCTION webhooks.attach IS 'Emits an event for each change of a table the caller owns; again replaces the settings';
+REVOKE ALL ON FUNCTION webhooks.attach FROM PUBLIC;
+
+CREATE OR REPLACE VIEW webhooks.attached WITH (security_barrier) AS
+SELECT t.tgrelid::regclass AS table_name,
+       s.object,
+       s.id_column,
+       s.owner_column,
+       s.soft_delete_column,
+       s.exclude_columns,
+       s.ignore_columns,
+       s.include_vectors
+  FROM pg_catalog.pg_trigger t
+ CROSS JOIN LATERAL (
+        -- The arguments, each with a NUL behind it: key=value, or by place as 0.2 wrote them.
+        SELECT coalesce(max(a.value) FILTER (WHERE a.key = 'object'), 'memory') AS object,
+               coalesce(max(a.value) FILTER (WHERE a.key = 'id'), 'id') AS id_column,
+               max(a.value) FILTER (WHERE a.key = 'owner' AND a.value <> '') AS owner_column,
+               max(a.value) FILTER (WHERE a.key = 'soft_delete' AND a.value <> '') AS soft_delete_column,
+               coalesce(array_agg(a.value ORDER BY a.place) FILTER (WHERE a.key = 'exclude'), '{}') AS exclude_columns,
+               coalesce(array_agg(a.value ORDER BY a.place) FILTER (WHERE a.key = 'ignore'), '{}') AS ignore_columns,
+               coalesce(bool_or(NOT a.has_key OR a.key = 'vectors' AND a.value = 'include'), true) AS include_vectors
+          FROM (SELECT k.place, k.has_key,
+                       CASE WHEN k.has_key THEN split_part(k.text, '=', 1)
+                            ELSE coalesce((ARRAY['object', 'id', 'owner', 'soft_delete'])[k.place], 'exclude') END AS key,
+                       CASE WHEN k.has_key THEN substr(k.text, strpos(k.text, '=') + 1) ELSE k.text END AS value
+                  FROM (SELECT u.place, convert_from(decode(u.text, 'escape'), 'UTF8') COLLATE "default" AS text,
+                               strpos(split_part(encode(t.tgargs, 'escape'), '\000', 1), '=') > 0 AS has_key
+                          FROM unnest(string_to_array(encode(t.tgargs, 'escape'), '\000'))
+                               WITH ORDINALITY AS u(text, place)
+                         WHERE u.place <= t.tgnargs) k) a) s
+ WHERE t.tgfoid = 'webhooks.emit_changes'::regproc
+   AND t.tgparentid = 0
+   AND t.tgname = 'webhooks_emit_insert'
+   AND webhooks.may_read();
+COMMENT ON COLUMN webhooks.attached.ignore_columns IS 'Columns that are sent, but whose change alone emits nothing';
+COMMENT ON COLUMN webhooks.attached.include_vectors IS 'Whether columns of pgvector''s types are sent';
+
+ALTER TABLE webhooks.home ADD COLUMN made_schema boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN webhooks.home.made_schema IS 'CREATE EXTENSION has made the schema webhooks, so DROP EXTENSION drops it if it is empty';
+
 -- Webhooks whose row cannot be read: deliveries that wait for a filter, and the reason where people look.
 
 ALTER TABLE webhooks.queue ADD COLUMN undecided boolean NOT NULL DEFAULT false;
@@ -21,21 +70,6 @@ CREATE FUNCTION webhooks.shown_error(error text)
 COMMENT ON FUNCTION webhooks.shown_error IS 'The error of an attempt as the caller may read it: which address was refused is for administrators alone';
 
 REVOKE ALL ON FUNCTION webhooks.unreadable, webhooks.shown_error FROM PUBLIC;
--- Views call them as whoever reads the views: roles that may call what these views called before.
-DO $$
-DECLARE
-    holder oid;
-BEGIN
-    FOR holder IN
-        SELECT DISTINCT a.grantee
-          FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a
-         WHERE p.oid = 'webhooks.visible_owner()'::pg_catalog.regprocedure
-           AND a.grantee NOT IN (0, p.proowner)
-    LOOP
-        EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION webhooks.unreadable, webhooks.shown_error TO %s', holder::pg_catalog.regrole);
-    END LOOP;
-END
-$$;
 
 CREATE OR REPLACE VIEW webhooks.webhook_object WITH (security_invoker) AS
 SELECT w.id,

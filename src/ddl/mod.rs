@@ -4,8 +4,12 @@
 mod database;
 mod indexes;
 mod locks;
+mod partitions;
+pub(crate) mod rights;
+mod schema;
 
-use crate::emit::wake;
+use crate::emit::{nested, wake};
+use crate::error::reply;
 use crate::seam::raw;
 use locks::lock;
 use pgrx::{PgList, pg_sys};
@@ -45,10 +49,15 @@ unsafe extern "C-unwind" fn utility(
     unsafe {
         let node = (*statement).utilityStmt;
         let ours = may_concern((*node).type_);
-        let level = if ours {
+        let begun = if ours {
             before(node, context)
         } else {
-            NO_LEVEL
+            NOTHING_BEGUN
+        };
+        let statement = if (*node).type_ == pg_sys::NodeTag::T_GrantStmt {
+            rights::with_present_arguments(statement)
+        } else {
+            statement
         };
         let next = NEXT.load(Ordering::Relaxed);
         let next = if next.is_null() {
@@ -67,31 +76,57 @@ unsafe extern "C-unwind" fn utility(
             completion,
         );
         if ours {
-            after(node, level);
+            after(node, begun);
         }
+        // COPY fires triggers too, and is no query whose end is told.
+        nested::statement_ends();
     }
 }
 
 const NO_LEVEL: i32 = 0;
 
-/// What the statement needs before it runs: locks. The GUC level to end after it, if there is one.
+/// What before() has done that after() is to end.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Begun {
+    /// The GUC level to end, if it is not NO_LEVEL.
+    level: i32,
+    /// CREATE EXTENSION will make the schema, or DROP EXTENSION leaves one behind that CREATE EXTENSION has made.
+    schema_is_its_own: bool,
+}
+
+const NOTHING_BEGUN: Begun = Begun {
+    level: NO_LEVEL,
+    schema_is_its_own: false,
+};
+
+/// What the statement needs before it runs: locks, and what after() must know of how things were.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn before(
     node: *mut pg_sys::Node,
     context: pg_sys::ProcessUtilityContext::Type,
-) -> i32 {
-    // SAFETY: the node is Postgres's.
-    let level = match unsafe { What::of(node) } {
-        What::Drops => lock(pg_sys::AccessExclusiveLock),
+) -> Begun {
+    let mut begun = NOTHING_BEGUN;
+    // SAFETY: the node is Postgres's, and a tag says which struct it is.
+    match unsafe { What::of(node) } {
+        What::Creates => begun.schema_is_its_own = !schema::exists(),
+        What::Drops => {
+            begun.level = lock(pg_sys::AccessExclusiveLock).unwrap_or(NO_LEVEL);
+            begun.schema_is_its_own = begun.level != NO_LEVEL && schema::was_made_with_extension();
+        }
         // Readers of attached tables may go on.
-        What::Updates => lock(pg_sys::ShareRowExclusiveLock),
+        What::Updates => {
+            begun.level = lock(pg_sys::ShareRowExclusiveLock).unwrap_or(NO_LEVEL);
+            if begun.level != NO_LEVEL {
+                rights::remember();
+            }
+        }
         What::ForcesDropOf(database) => {
             let top_level = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
             // SAFETY: on the main thread. Within a block Postgres refuses to drop any.
             if !unsafe { pg_sys::IsInTransactionBlock(top_level) } {
                 database::have_worker_leave(database);
             }
-            None
         }
         What::MakesIndex => {
             // SAFETY: the tag says that it is an IndexStmt.
@@ -99,24 +134,41 @@ unsafe extern "C-unwind" fn before(
             if let Some(error) = refused {
                 error.raise();
             }
-            None
         }
-        What::AltersDatabase | What::Other => None,
-    };
-    level.unwrap_or(NO_LEVEL)
+        What::AltersTable => {
+            // SAFETY: the tag says that it is an AlterTableStmt.
+            let refused = unsafe { partitions::refusal(node.cast()) };
+            if let Some(error) = refused {
+                error.raise();
+            }
+        }
+        What::AltersDatabase | What::GivesRight | What::Other => {}
+    }
+    begun
 }
 
 /// What follows from the statement, once it is committed.
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn after(node: *mut pg_sys::Node, level: i32) {
+unsafe extern "C-unwind" fn after(node: *mut pg_sys::Node, begun: Begun) {
     // SAFETY: the node is Postgres's, the level one that before() has begun.
-    unsafe {
-        if level != NO_LEVEL {
-            pg_sys::AtEOXact_GUC(true, level);
+    let what = unsafe {
+        if begun.level != NO_LEVEL {
+            pg_sys::AtEOXact_GUC(true, begun.level);
         }
-        if !matches!(What::of(node), What::MakesIndex | What::Other) {
-            wake::altered_at_commit();
-        }
+        What::of(node)
+    };
+    match what {
+        What::Creates if begun.schema_is_its_own => schema::remember_that_it_was_made(),
+        What::Drops if begun.schema_is_its_own => schema::drop_if_empty(),
+        What::Updates if begun.level != NO_LEVEL => reply(rights::give_back()),
+        What::GivesRight => rights::right_was_given(),
+        _ => {}
+    }
+    if !matches!(
+        what,
+        What::Creates | What::MakesIndex | What::AltersTable | What::GivesRight | What::Other
+    ) {
+        wake::altered_at_commit();
     }
 }
 
@@ -129,12 +181,17 @@ fn may_concern(tag: pg_sys::NodeTag) -> bool {
             | pg_sys::NodeTag::T_AlterDatabaseSetStmt
             | pg_sys::NodeTag::T_DropdbStmt
             | pg_sys::NodeTag::T_IndexStmt
+            | pg_sys::NodeTag::T_CreateExtensionStmt
+            | pg_sys::NodeTag::T_AlterTableStmt
+            | pg_sys::NodeTag::T_GrantStmt
     )
 }
 
 /// What a statement means to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum What {
+    /// Makes the extension.
+    Creates,
     /// Removes the extension.
     Drops,
     /// Brings its objects to another version.
@@ -145,6 +202,10 @@ enum What {
     AltersDatabase,
     /// On any table.
     MakesIndex,
+    /// Any table.
+    AltersTable,
+    /// Gives a role a right of ours.
+    GivesRight,
     Other,
 }
 
@@ -188,6 +249,18 @@ impl What {
                     Self::AltersDatabase
                 }
                 pg_sys::NodeTag::T_IndexStmt => Self::MakesIndex,
+                pg_sys::NodeTag::T_AlterTableStmt => Self::AltersTable,
+                pg_sys::NodeTag::T_GrantStmt if rights::gives_a_right(node.cast()) => {
+                    Self::GivesRight
+                }
+                pg_sys::NodeTag::T_CreateExtensionStmt => {
+                    let create = node.cast::<pg_sys::CreateExtensionStmt>();
+                    if CStr::from_ptr((*create).extname) == c"webhooks" {
+                        Self::Creates
+                    } else {
+                        Self::Other
+                    }
+                }
                 _ => Self::Other,
             }
         }

@@ -52,6 +52,16 @@ static HELD: Statement = Statement::new(
     &[pg_sys::OIDOID],
 );
 
+/// The types of rights, and the roles to which each was granted.
+static HOLDERS: Statement = Statement::new(
+    c"SELECT t.typname::text, r.rolname::text, r.oid
+        FROM pg_catalog.pg_type t, pg_catalog.aclexplode(t.typacl) a
+        JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+       WHERE t.typnamespace = 'webhooks'::pg_catalog.regnamespace AND t.typtype = 'd'
+         AND a.grantee <> t.typowner AND a.privilege_type = 'USAGE'",
+    &[],
+);
+
 /// What a role with some right must be able to reach. Every function still judges its caller.
 #[derive(Clone, Default)]
 struct Reach {
@@ -203,6 +213,43 @@ fn grant_access(role: Option<&CStr>, what: Option<&str>) {
         })
     })());
 }
+
+/// Gives every role with a right those functions and views of it that `wanted` names. To be called as the owner of the
+/// extension.
+pub(crate) fn complete_rights(
+    spi: &Connection,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    lock()?;
+    let rows = spi.write(&HOLDERS, &[]);
+    for row in 0..rows.len() {
+        if let (Some(domain), Some(name), Some(oid)) = (
+            rows.get::<String>(row, 1),
+            rows.get(row, 2),
+            rows.get(row, 3),
+        ) && let Some(right) = Right::of_domain(&domain)
+        {
+            let mut reach = Reach::of(right);
+            reach.schemas.clear();
+            reach.functions.retain(|it| wanted(it));
+            reach.views.retain(|it| wanted(it));
+            run(spi, &GRANTS, &Role { name, oid }, right, &reach)?;
+        }
+    }
+    Ok(())
+}
+
+/// Functions that views call, which PostgreSQL lets the views' readers execute. Each judges its caller.
+pub(crate) const CALLED_BY_VIEWS: [&str; 8] = [
+    "webhooks.visible_owner",
+    "webhooks.may_read",
+    "webhooks.worker",
+    "webhooks.undispatched",
+    "webhooks.shown_error",
+    "webhooks.unreadable",
+    "webhooks.format_id",
+    "webhooks.format_time",
+];
 
 #[pg_extern(sql = false)]
 fn revoke_access(role: Option<&CStr>, what: Option<&str>) {

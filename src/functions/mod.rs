@@ -1,7 +1,7 @@
 //! The SQL functions. Their declarations, defaults and comments stand in `sql/*.sql`; what they
 //! decide without the database stands in `webhooks_core`.
 
-mod access;
+pub(crate) mod access;
 pub(crate) mod deliveries;
 pub(crate) mod events;
 mod keys;

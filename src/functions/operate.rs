@@ -1,14 +1,15 @@
 //! Operations: start and stop the worker, its state, metrics; what CREATE EXTENSION does last.
 
 use crate::access;
+use crate::ddl::rights;
 use crate::emit::wake;
 use crate::error::{Error, reply};
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Statement};
 use crate::seam::wait;
 use crate::shmem::{self, Shared, Slot, State};
+use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::{Spi, pg_sys};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +22,7 @@ static VERSION: Statement = Statement::new(
     &[],
 );
 static REMEMBER_HOME: Statement = Statement::new(
-    c"INSERT INTO webhooks.home SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+    c"INSERT INTO webhooks.home (database) SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
       ON CONFLICT DO NOTHING",
     &[],
 );
@@ -32,28 +33,6 @@ static STRANGER: Statement = Statement::new(
         JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
         JOIN pg_catalog.pg_class c ON c.oid = 'webhooks.webhook'::pg_catalog.regclass
        WHERE n.nspname IN ('webhooks', 'webhooks_api') AND NOT r.rolsuper AND n.nspowner <> c.relowner",
-    &[],
-);
-/// The statements that take away what default privileges have given to roles by the way.
-static UNASKED: Statement = Statement::new(
-    c"WITH given (kind, name, acl, owner) AS (
-          SELECT 'SCHEMA', pg_catalog.format('%I', n.nspname), n.nspacl, n.nspowner
-            FROM pg_catalog.pg_namespace n WHERE n.nspname IN ('webhooks', 'webhooks_api')
-          UNION ALL
-          SELECT 'TYPE', t.oid::pg_catalog.regtype::text, t.typacl, t.typowner
-            FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-           WHERE n.nspname IN ('webhooks', 'webhooks_api') AND t.typtype = 'd'
-          UNION ALL
-          SELECT 'TABLE', c.oid::pg_catalog.regclass::text, c.relacl, c.relowner
-            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-           WHERE n.nspname IN ('webhooks', 'webhooks_api') AND c.relkind IN ('r', 'v')
-          UNION ALL
-          SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, p.proacl, p.proowner
-            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-           WHERE n.nspname IN ('webhooks', 'webhooks_api'))
-      SELECT DISTINCT pg_catalog.format('REVOKE ALL ON %s %s FROM %s', g.kind, g.name, a.grantee::pg_catalog.regrole)
-        FROM given g, pg_catalog.aclexplode(g.acl) a
-       WHERE a.grantee <> g.owner AND a.grantee <> 0",
     &[],
 );
 static FIGURES: Statement = Statement::new(
@@ -295,13 +274,7 @@ fn install() {
                     });
                 }
                 spi.write(&REMEMBER_HOME, &[]);
-                let unasked = spi.write(&UNASKED, &[]);
-                for row in 0..unasked.len() {
-                    if let Some(statement) = unasked.get::<String>(row, 1) {
-                        Spi::run(&statement)?;
-                    }
-                }
-                Ok(())
+                rights::take_back_what_nobody_asked_for(spi, &[])
             })
         })?;
         wake::definitions_at_commit();
