@@ -173,8 +173,8 @@ def test_drop_extension_leaves_the_tables_as_they_were(db):
     db.execute("INSERT INTO memories (content) VALUES ('b')")
     assert db.one("SELECT count(*) FROM memories") == 2
     # The schema of an extension is PostgreSQL's affair, which leaves it.
-    assert db.one("SELECT count(*) FROM pg_class WHERE relnamespace = 'webhooks'::regnamespace") == 0
-    assert db.one("SELECT count(*) FROM pg_proc WHERE pronamespace = 'webhooks'::regnamespace") == 0
+    assert db.one("SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('webhooks')") == 0
+    assert db.one("SELECT count(*) FROM pg_proc WHERE pronamespace = to_regnamespace('webhooks')") == 0
 
 
 def test_a_drop_that_is_rolled_back_changes_nothing(db, receiver):
@@ -218,3 +218,51 @@ def test_a_request_that_is_under_way_when_the_extension_goes_harms_nothing(db, r
     db.emit()
     db.wait_for_states(webhook, delivered=1)
     assert len(receiver.to("/hook")) == 1
+
+
+# The schema
+
+
+def schemas(db):
+    return {row["nspname"] for row in db.rows("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'webhooks%'")}
+
+
+@pytest.mark.parametrize("drop", ["DROP EXTENSION webhooks", "DROP EXTENSION IF EXISTS webhooks CASCADE"])
+def test_dropping_the_extension_drops_the_schema_that_creating_it_has_made(db, drop):
+    db.execute(drop)
+    assert schemas(db) == set()
+    # As often as one likes, and in one transaction.
+    db.execute("BEGIN; CREATE EXTENSION webhooks; DROP EXTENSION webhooks; COMMIT")
+    assert schemas(db) == set()
+    db.execute("CREATE EXTENSION webhooks")
+    db.wait_for_worker()
+
+
+def test_a_drop_that_is_rolled_back_leaves_schema_and_extension(db):
+    db.execute("BEGIN; DROP EXTENSION webhooks; ROLLBACK")
+    assert schemas(db) == {"webhooks", "webhooks_api"}
+    assert db.get_webhook(db.create_webhook("http://127.0.0.1:9/hook"))["active"] is True
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        "CREATE TABLE webhooks.mine (id int)",
+        "CREATE FUNCTION webhooks.mine() RETURNS int LANGUAGE sql RETURN 1",
+        "CREATE TYPE webhooks.mine AS ENUM ('a')",
+    ],
+)
+def test_a_schema_that_holds_something_of_a_users_outlasts_the_extension(db, thing):
+    db.execute(thing)
+    db.execute("DROP EXTENSION webhooks")
+    assert schemas(db) == {"webhooks"}
+    assert db.one("SELECT count(*) FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass"
+                  " AND refobjid = 'webhooks'::regnamespace") > 0
+
+
+def test_a_schema_that_was_there_before_the_extension_outlasts_it(make_database):
+    db = make_database(extension=False)
+    db.execute("CREATE SCHEMA webhooks")
+    db.execute("CREATE EXTENSION webhooks")
+    db.execute("DROP EXTENSION webhooks")
+    assert schemas(db) == {"webhooks"}
