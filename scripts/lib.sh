@@ -42,7 +42,11 @@ count_tests() {
     say "$(($(passed_tests) - before)) tests passed"
 }
 passed_tests() {
-    sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$WEBHOOKS_LOG" 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }'
+    [ -e "$WEBHOOKS_LOG" ] || {
+        echo 0
+        return
+    }
+    sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$WEBHOOKS_LOG" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
 current_version() { sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1; }
