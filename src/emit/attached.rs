@@ -2,7 +2,6 @@
 //! renamed or dropped.
 
 use super::kind::Attribute;
-use super::plan::Shown;
 use crate::error::Error;
 use crate::seam::raw;
 use pgrx::{IntoDatum, pg_sys};
@@ -11,6 +10,18 @@ use std::collections::HashSet;
 use std::ffi::CStr;
 use webhooks_core::attachment::Attachment;
 use webhooks_core::quote::quote as shown_name;
+
+/// What of a row is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Shown {
+    /// All of its columns that are not excluded.
+    Columns,
+    /// Object and id: a column that a setting names is not there, and what the setting hides may have
+    /// another name now.
+    ObjectAndId,
+    /// Nothing: the id column is not there.
+    Nothing,
+}
 
 /// The settings that a trigger's arguments hold.
 ///

@@ -1,6 +1,7 @@
 //! Rows as JSON: the whole row, what has changed in it, what filters may judge.
 
-use super::plan::{Column, Plan, Shown};
+use super::attached::Shown;
+use super::plan::{Column, Plan};
 use super::render::{self, NotRendered};
 use crate::settings;
 use pgrx::pg_sys;

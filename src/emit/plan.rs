@@ -1,7 +1,7 @@
 //! How the rows of one attached table are rendered: worked out once and kept in the backend until the
 //! table or its triggers change.
 
-use super::attached;
+use super::attached::{self, Shown};
 use super::kind::{Kind, attributes, integer_like, is_vector, key_of};
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -22,18 +22,6 @@ pub(crate) struct Column {
     pub(crate) length: i16,
     /// It is sent, but its change alone emits nothing.
     pub(crate) ignored: bool,
-}
-
-/// What of a row is sent.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Shown {
-    /// All of its columns that are not excluded.
-    Columns,
-    /// Object and id: a column that a setting names is not there, and what the setting hides may have
-    /// another name now.
-    ObjectAndId,
-    /// Nothing: the id column is not there.
-    Nothing,
 }
 
 /// How a table is rendered.

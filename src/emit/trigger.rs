@@ -4,9 +4,10 @@
 //! partitioned ones, where it reaches leaves and later partitions. It runs as the writer; the rows that it
 //! writes go below the executor, and so need no rights of the writer's.
 
+use super::attached::Shown;
 use super::data::Row;
 use super::nested::{Created, Effect, Flow, Versions};
-use super::plan::{Plan, Shown, plan};
+use super::plan::{Plan, plan};
 use super::present;
 use super::render::{self, NotRendered};
 use super::subscribers::{self, Audience};
