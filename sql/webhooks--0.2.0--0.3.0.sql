@@ -294,3 +294,33 @@ SELECT at.delivery_id, at.webhook_id, at.attempt, at.started_at, at.duration_ms,
          WHERE d.started_at IS NOT NULL
            AND coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
        ) at;
+
+-- A restore goes on while the worker works.
+
+ALTER TABLE webhooks.worker_state ADD COLUMN restored_at timestamptz;
+COMMENT ON COLUMN webhooks.worker_state.restored_at IS 'When rows of a dump last came; for an hour from then on events that nothing refers to stay';
+
+CREATE FUNCTION webhooks.restored()
+    RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'restored';
+COMMENT ON FUNCTION webhooks.restored IS 'Internal: trigger function of tables that pg_dump takes along: merges a row with one that is there, and tells the worker';
+
+REVOKE ALL ON FUNCTION webhooks.restored FROM PUBLIC;
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.webhook_stats FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.disabled      FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.set_aside     FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.creation      FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.event_type    FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.webhook_stats FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.disabled      FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.set_aside     FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.event         FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.outbox        FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.queue         FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+ALTER TABLE webhooks.webhook_stats ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.disabled      ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.set_aside     ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.creation      ENABLE ALWAYS TRIGGER restored_row;
+ALTER TABLE webhooks.event_type    ENABLE ALWAYS TRIGGER restored_row;
+ALTER TABLE webhooks.event         ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.outbox        ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.queue         ENABLE ALWAYS TRIGGER restored;

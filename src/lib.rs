@@ -17,6 +17,7 @@ mod functions;
 mod guard;
 mod key_uses;
 mod launcher;
+mod restored;
 mod seam;
 mod settings;
 mod shmem;

@@ -86,6 +86,8 @@ pub(crate) struct Slot {
     pub(crate) woken: AtomicBool,
     /// Counts commits that changed webhooks.
     pub(crate) definitions: AtomicU64,
+    /// When a transaction last committed rows of a dump, Unix milliseconds; of two in one, the second is a little later.
+    pub(crate) restored: AtomicU64,
     /// Requests under way.
     pub(crate) in_flight: AtomicU32,
     /// Delivery threads.

@@ -57,7 +57,7 @@ FUNCTIONS = {
 }
 VIEWS = {"api": REST_VIEWS, "emit": set(), "read": LOG, "admin": LOG | REST_VIEWS | {"api_keys"}, "gateway": set()}
 # What no role needs: triggers call them, and CREATE EXTENSION.
-NOBODYS = {"emit_changes", "webhook_changed", "install", "wants", "delivery_id"}
+NOBODYS = {"emit_changes", "webhook_changed", "restored", "install", "wants", "delivery_id"}
 
 
 def reach(db, role):
