@@ -277,6 +277,11 @@ impl Slot {
         }
     }
 
+    /// Whether `stop_worker()` was called, and the worker has obeyed.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) && self.pid.load(Ordering::Acquire) == 0
+    }
+
     /// Wakes the worker, unless it has been and has not looked yet.
     pub(crate) fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {

@@ -357,6 +357,7 @@ impl Worker {
         for id in changes.gone {
             self.definitions.versions.remove(&id);
             self.definitions.told.remove(&id);
+            self.troubles.forget(id);
             self.scheduler.remove(id, clock::now());
             self.upkeep.cancel(id);
         }

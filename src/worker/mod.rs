@@ -3,6 +3,7 @@
 
 mod definitions;
 mod dispatch;
+mod journal;
 mod keys;
 mod reports;
 mod rows;
@@ -17,6 +18,7 @@ use crate::seam::{clock, raw};
 use crate::settings::Settings;
 use crate::shmem::{self, Slot, State};
 use definitions::Definitions;
+use journal::Reason;
 use pgrx::pg_sys;
 use pgrx::prelude::PgSqlErrorCode;
 use reports::Reports;
@@ -26,8 +28,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use unreadable::SetAside;
 use upkeep::Upkeep;
-use webhooks_deliver::{Job, Network, Outcome, Pool};
-use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler};
+use webhooks_deliver::{Job, Network, Outcome, Pool, StartError};
+use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler, Troubles};
 
 /// How often the outbox is looked at without having been woken: for prepared transactions, and rows from a
 /// restore or replication.
@@ -75,6 +77,9 @@ pub(crate) struct Worker {
     set_aside: SetAside,
     upkeep: Upkeep,
     reports: Reports,
+    troubles: Troubles,
+    /// Name of the database, for the log.
+    database: String,
     /// What was known of the database when the worker connected, and when that was last looked at.
     place: Place,
     placed_ms: u64,
@@ -227,10 +232,14 @@ impl Worker {
     fn obey(&mut self) {
         // SAFETY: a flag of this process, set by a signal handler.
         let reload = unsafe { pg_sys::ConfigReloadPending != 0 };
-        let unwanted =
-            self.slot.stopped.load(Ordering::Acquire) || self.slot.dropping.load(Ordering::Acquire);
-        if is_to_end() || unwanted {
-            self.leave();
+        if is_to_end() {
+            self.leave(Reason::Terminated);
+        }
+        if self.slot.stopped.load(Ordering::Acquire) {
+            self.leave(Reason::Stopped);
+        }
+        if self.slot.dropping.load(Ordering::Acquire) {
+            self.leave(Reason::Dropped);
         }
         // Between statements there is nothing to cancel: an error would only end the worker, and not in good order.
         // SAFETY: a flag of this process.
@@ -249,7 +258,7 @@ impl Worker {
     }
 
     /// Ends in good order: what has come in is written, what is under way will be sent again.
-    fn leave(&mut self) -> ! {
+    fn leave(&mut self, reason: Reason) -> ! {
         // SAFETY: a flag of this process, which is about to end. The request is obeyed, and is not to end the last
         // transaction. Interrupts are not held: somebody's lock is waited for no longer than lock_timeout.
         unsafe {
@@ -259,6 +268,7 @@ impl Worker {
         self.settle_all();
         self.write_stats();
         settle::flush_wal();
+        journal::ended(&self.database, reason);
         self.slot.left.store(true, Ordering::Release);
         exit(None);
     }
@@ -278,8 +288,12 @@ impl Worker {
             let done = start::with_or_without_ca_file(&settings, |network| {
                 self.pool.reconfigure(network.clone())
             });
-            if let Err(error) = done {
-                pgrx::warning!("webhooks goes on with the old network settings: {error}");
+            match done {
+                Ok(((), unloaded)) => self.note_ca_file(unloaded),
+                Err(error) => {
+                    pgrx::warning!("webhooks goes on with the old network settings: {error}");
+                    self.settling.note_error(error.to_string());
+                }
             }
         }
         if settings == self.settings {
@@ -291,6 +305,14 @@ impl Worker {
         self.scheduler.settings_changed();
         self.definitions.forget_versions();
         self.polled_ms = 0;
+    }
+
+    /// Notes why `webhooks.ca_file` could not be loaded, if it could not.
+    fn note_ca_file(&mut self, unloaded: Option<StartError>) {
+        if let Some(error) = unloaded {
+            self.settling
+                .note_error(format!("webhooks.ca_file: {error}"));
+        }
     }
 
     fn show_state(&self) {
@@ -312,7 +334,10 @@ impl Worker {
         self.placed_ms = now;
         self.altered = altered;
         match transaction(c"settings", Isolation::ReadCommitted, start::place) {
-            Ok(place) if place != self.place => self.leave(),
+            Ok(place) if place != self.place => self.leave(match place.version {
+                None => Reason::NoExtension,
+                Some(_) => Reason::Altered,
+            }),
             Ok(_) => {}
             Err(error) => self.rolled_back(UPKEEP, "settings", &error),
         }
@@ -422,6 +447,7 @@ impl Worker {
     /// again, when its stage has paused.
     fn rolled_back(&mut self, stage: &'static str, what: &str, error: &RolledBack) {
         if start::extension_is_gone() {
+            journal::ended(&self.database, Reason::NoExtension);
             exit(Some((self.slot, State::NoExtension)));
         }
         pgrx::log!("webhooks: {what} was rolled back: {}", error.message);

@@ -6,9 +6,10 @@ use super::reports::Reports;
 use super::settle::Settling;
 use super::unreadable::SetAside;
 use super::upkeep::Upkeep;
-use super::{SWEEP_MS, Worker, exit, limits, network};
+use super::{SWEEP_MS, Worker, exit, journal, limits, network};
 use crate::error::Error;
 use crate::seam::clock;
+use crate::seam::owner;
 use crate::seam::sql::{self, Statement};
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::settings::Settings;
@@ -19,7 +20,7 @@ use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 use webhooks_deliver::{Network, Pool, StartError};
-use webhooks_schedule::{Pauses, Position, Scheduler};
+use webhooks_schedule::{Pauses, Position, Scheduler, Troubles};
 
 /// What the worker relies on, whatever the database or its owner has set.
 const PINNED: &[(&CStr, &CStr)] = &[
@@ -95,7 +96,7 @@ pub(super) struct Place {
     /// It takes connections and is no template.
     servable: bool,
     /// Version of the extension.
-    version: Option<String>,
+    pub(super) version: Option<String>,
 }
 
 /// Whether the database has the extension no longer.
@@ -139,7 +140,10 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         Err(error) => fail(&error),
     }
     let altered = alterations();
-    let place = match transaction(c"starting", Isolation::ReadCommitted, place) {
+    let found = transaction(c"starting", Isolation::ReadCommitted, || {
+        (place(), owner::database_name())
+    });
+    let (place, database) = match found {
         Ok(found) => found,
         Err(error) => fail(&error),
     };
@@ -153,8 +157,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         };
         Pool::start(limits, network.clone())
     });
-    let pool = match pool {
-        Ok(pool) => pool,
+    let (pool, unloaded) = match pool {
+        Ok(done) => done,
         Err(error) => pgrx::error!("webhooks cannot start its delivery threads: {error}"),
     };
     let mut worker = Worker {
@@ -173,6 +177,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         set_aside: SetAside::default(),
         upkeep: Upkeep::default(),
         reports: Reports::default(),
+        troubles: Troubles::default(),
+        database,
         place,
         placed_ms: clock::mono_ms(),
         altered,
@@ -201,7 +207,9 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         }
         Err(error) => fail(&error),
     }
+    worker.note_ca_file(unloaded);
     slot.woken.store(true, Ordering::Release);
+    journal::started(&worker.database, worker.scheduler.webhooks().count());
     Some(worker)
 }
 
@@ -225,18 +233,19 @@ fn descriptors(wanted: usize) -> usize {
 pub(super) fn with_or_without_ca_file<T>(
     settings: &Settings,
     set_up: impl Fn(&Network) -> Result<T, StartError>,
-) -> Result<T, StartError> {
+) -> Result<(T, Option<StartError>), StartError> {
     let whole = network(settings);
-    set_up(&whole).or_else(|error| {
-        if whole.ca_file.is_none() {
-            return Err(error);
-        }
-        pgrx::warning!("webhooks does without webhooks.ca_file: {error}");
-        set_up(&Network {
-            ca_file: None,
-            ..whole.clone()
-        })
-    })
+    let unloaded = match set_up(&whole) {
+        Ok(done) => return Ok((done, None)),
+        Err(error) if whole.ca_file.is_none() => return Err(error),
+        Err(error) => error,
+    };
+    pgrx::warning!("webhooks does without webhooks.ca_file: {unloaded}");
+    let done = set_up(&Network {
+        ca_file: None,
+        ..whole
+    })?;
+    Ok((done, Some(unloaded)))
 }
 
 fn fail(error: &RolledBack) -> ! {
@@ -255,6 +264,7 @@ fn look(slot: &Slot) -> State {
         }
         if rows.get(0, 2) == Some(true) {
             if !slot.accept_clone.swap(false, Ordering::AcqRel) {
+                journal::is_cloned(&owner::database_name());
                 return State::Cloned;
             }
             spi.write(&MOVE_HOME, &[]);
