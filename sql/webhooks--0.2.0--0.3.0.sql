@@ -324,3 +324,66 @@ ALTER TABLE webhooks.event_type    ENABLE ALWAYS TRIGGER restored_row;
 ALTER TABLE webhooks.event         ENABLE ALWAYS TRIGGER restored;
 ALTER TABLE webhooks.outbox        ENABLE ALWAYS TRIGGER restored;
 ALTER TABLE webhooks.queue         ENABLE ALWAYS TRIGGER restored;
+
+-- What an operator looks at.
+
+-- What waits, in a time that does not grow with it: counted up to 10,000, and beyond that by the figures that PostgreSQL
+-- keeps of its tables.
+CREATE VIEW webhooks.backlog WITH (security_barrier) AS
+SELECT CASE WHEN q.counted < 10000 THEN q.counted
+            ELSE greatest(q.counted, pg_stat_get_live_tuples('webhooks.queue'::regclass)) END
+     + CASE WHEN o.counted < 10000 THEN o.counted
+            ELSE greatest(o.counted, pg_stat_get_live_tuples('webhooks.outbox'::regclass)) END AS backlog
+  FROM (SELECT count(*) AS counted FROM (SELECT FROM webhooks.queue LIMIT 10000) w) q,
+       (SELECT count(*) AS counted FROM (SELECT FROM webhooks.outbox x WHERE x.command IS NULL LIMIT 10000) w) o
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.backlog IS 'Internal: how much waits, in bounded time';
+COMMENT ON COLUMN webhooks.backlog.backlog IS 'Deliveries, and events that were not dispatched yet; exact below 10,000 of each';
+
+-- Since when something has been due: an event that was not dispatched, or a delivery of an active webhook whose time has
+-- come. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
+CREATE VIEW webhooks.oldest_due WITH (security_barrier) AS
+WITH RECURSIVE waiting (webhook_id) AS (
+    (SELECT q.webhook_id FROM webhooks.queue q ORDER BY q.webhook_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.webhook_id FROM webhooks.queue q WHERE q.webhook_id > w.webhook_id ORDER BY q.webhook_id LIMIT 1)
+      FROM waiting w WHERE w.webhook_id IS NOT NULL)
+SELECT least(
+           (SELECT min(d.since)
+              FROM waiting t
+              JOIN webhooks.webhook w ON w.id = t.webhook_id AND w.active
+             CROSS JOIN LATERAL (
+                    SELECT f.since
+                      FROM (SELECT q.id, q.seq, coalesce(q.due, to_timestamp(q.seq / 1000000.0)) AS since
+                              FROM webhooks.queue q WHERE q.webhook_id = t.webhook_id ORDER BY q.seq LIMIT 100) f
+                     WHERE f.since <= clock_timestamp()
+                       AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = f.id)
+                     ORDER BY f.seq LIMIT 1) d
+             WHERE NOT EXISTS (SELECT FROM webhooks.disabled x
+                                WHERE x.webhook_id = w.id AND x.activation = w.activation)),
+           (SELECT e.created_at
+              FROM webhooks.outbox o JOIN webhooks.event e ON e.id = o.id
+             WHERE o.command IS NULL AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = o.id)
+             ORDER BY o.xid, o.id LIMIT 1)) AS since
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.oldest_due IS 'Internal: since when the oldest has been due that the worker is to send; one row';
+COMMENT ON COLUMN webhooks.oldest_due.since IS 'NULL: nothing is due';
+
+CREATE OR REPLACE VIEW webhooks.status WITH (security_barrier) AS
+SELECT k.pid,
+       k.state,
+       b.backlog,
+       coalesce(greatest(0, extract(epoch FROM clock_timestamp() - due.since)), 0)::float8 AS oldest_pending_seconds,
+       k.in_flight,
+       s.delivered_total,
+       s.failed_total,
+       s.last_error,
+       s.last_error_at,
+       k.truncated_total,
+       (SELECT count(*) FROM webhooks.set_aside) AS set_aside
+  FROM webhooks.worker() k, webhooks.worker_state s, webhooks.backlog b, webhooks.oldest_due due
+ WHERE webhooks.may_read();
+COMMENT ON COLUMN webhooks.status.backlog IS 'Deliveries that wait, and events that were not dispatched yet; exact below 10,000 of each';
+COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'How long the oldest has been due, in seconds; deliveries of webhooks that are not active, and retries that are due later, do not count';
+
+REVOKE ALL ON webhooks.backlog, webhooks.oldest_due FROM PUBLIC;
