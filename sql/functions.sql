@@ -99,11 +99,11 @@ COMMENT ON FUNCTION webhooks.metrics IS 'Figures of this database in the OpenMet
 
 CREATE FUNCTION webhooks.emit_changes()
     RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'emit_changes';
-COMMENT ON FUNCTION webhooks.emit_changes IS 'Trigger function of attached tables; attach() makes the triggers';
+COMMENT ON FUNCTION webhooks.emit_changes IS 'Internal: trigger function of attached tables; attach() makes the triggers';
 
 CREATE FUNCTION webhooks.webhook_changed()
     RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'webhook_changed';
-COMMENT ON FUNCTION webhooks.webhook_changed IS 'Trigger function of webhooks.webhook: tells the worker and every backend';
+COMMENT ON FUNCTION webhooks.webhook_changed IS 'Internal: trigger function of webhooks.webhook: tells the worker and every backend';
 
 -- Fires for COPY and restore too, and in sessions that play a replica: the worker must know every change.
 CREATE TRIGGER webhook_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhooks.webhook
@@ -138,4 +138,4 @@ ALTER TABLE webhooks.queue         ENABLE ALWAYS TRIGGER restored;
 
 CREATE FUNCTION webhooks.install()
     RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'install_wrapper';
-COMMENT ON FUNCTION webhooks.install IS 'What CREATE EXTENSION does last: notes which database this is and calls the launcher at commit';
+COMMENT ON FUNCTION webhooks.install IS 'Internal: what CREATE EXTENSION does last: notes which database this is and calls the launcher at commit';

@@ -15,6 +15,7 @@ mod emit;
 mod error;
 mod functions;
 mod guard;
+mod in_flight;
 mod key_uses;
 mod launcher;
 mod restored;

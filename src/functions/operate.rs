@@ -6,8 +6,9 @@ use crate::emit::wake;
 use crate::error::{Error, reply};
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Statement};
-use crate::seam::wait;
+use crate::seam::{clock, wait};
 use crate::shmem::{self, Shared, Slot, State};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::fmt::Write as _;
@@ -90,6 +91,29 @@ fn worker() -> TableIterator<
         }
     };
     TableIterator::once(row)
+}
+
+/// Requests of this database's worker that are under way.
+#[pg_extern(sql = false)]
+fn requests_in_flight() -> TableIterator<
+    'static,
+    (
+        name!(webhook_id, pgrx::Uuid),
+        name!(delivery_id, pgrx::Uuid),
+        name!(since, TimestampWithTimeZone),
+        name!(phase, String),
+    ),
+> {
+    reply(access::must_be_reader("in_flight"));
+    // SAFETY: a variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let requests = shmem::shared().map_or_else(Vec::new, |shared| shared.in_flight.of(database));
+    TableIterator::new(requests.into_iter().filter_map(|it| {
+        let id = |id: uuid::Uuid| pgrx::Uuid::from_bytes(id.into_bytes());
+        let since = TimestampWithTimeZone::try_from(clock::timestamp_of(it.since_ms)).ok()?;
+        let phase = it.phase.words().to_owned();
+        Some((id(it.webhook), id(it.delivery), since, phase))
+    }))
 }
 
 /// Whether this server is a standby, or has not been promoted yet: there are no workers then.

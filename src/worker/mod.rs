@@ -13,6 +13,7 @@ mod unreadable;
 mod upkeep;
 mod write;
 
+use crate::in_flight::Shown;
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::seam::{clock, raw};
 use crate::settings::Settings;
@@ -67,6 +68,8 @@ pub(crate) struct Worker {
     descriptors: usize,
     scheduler: Scheduler,
     pool: Pool,
+    /// Requests under way, where everybody can look.
+    shown: Shown,
     position: Position,
     /// Bytes of data of an event, on the average of the last read.
     row_bytes: usize,
@@ -147,8 +150,10 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, arg: pg_sys::Datum) {
     if let Some(shared) = shmem::shared() {
-        if let Some(slot) = shared.find(pg_sys::Oid::from(arg.value() as u32)) {
-            slot.release();
+        if let Some(slot) = shared.find(pg_sys::Oid::from(arg.value() as u32))
+            && slot.release()
+        {
+            shared.in_flight.give_back(arg.value() as u32);
         }
         shared.wake_launcher();
     }
@@ -346,6 +351,7 @@ impl Worker {
     fn collect(&mut self, outcomes: &mut Vec<Outcome>) {
         self.pool.drain(outcomes);
         for outcome in outcomes.drain(..) {
+            self.shown.ended(outcome.token);
             let ended = settle::ended(outcome);
             self.end(ended);
         }
@@ -371,6 +377,12 @@ impl Worker {
             };
             match claim.endpoint {
                 Ok(endpoint) => self.pool.submit(Job {
+                    progress: self.shown.begins(
+                        claim.token,
+                        claim.target.webhook,
+                        claim.delivery,
+                        clock::unix_ms(),
+                    ),
                     token: claim.token,
                     event: claim.event,
                     target: claim.target,

@@ -8,6 +8,7 @@ use super::unreadable::SetAside;
 use super::upkeep::Upkeep;
 use super::{SWEEP_MS, Worker, exit, journal, limits, network};
 use crate::error::Error;
+use crate::in_flight::Shown;
 use crate::seam::clock;
 use crate::seam::owner;
 use crate::seam::sql::{self, Statement};
@@ -114,6 +115,7 @@ pub(super) fn extension_is_gone() -> bool {
 
 /// The worker, ready to run; `None`: this database is not to be served now.
 pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
+    let shared = shmem::shared()?;
     for (name, value) in PINNED {
         // SAFETY: both are NUL-terminated; the process is connected.
         unsafe {
@@ -168,6 +170,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         settings,
         scheduler: Scheduler::new(),
         pool,
+        shown: Shown::new(&shared.in_flight, slot.oid()),
         position: Position::new(),
         // Of the first rows nothing is known.
         row_bytes: 1 << 16,
@@ -229,7 +232,7 @@ fn descriptors(wanted: usize) -> usize {
 }
 
 /// Sets the network up; without `webhooks.ca_file` if that cannot be loaded, since it must stop neither the
-/// deliveries that do not need it nor a change of the address guard.
+/// deliveries that do not need it nor a change of the address guard. With it, why it was not loaded.
 pub(super) fn with_or_without_ca_file<T>(
     settings: &Settings,
     set_up: impl Fn(&Network) -> Result<T, StartError>,
