@@ -23,11 +23,11 @@ COMMENT ON FUNCTION webhooks.revoke_access IS 'Takes a right away, with the priv
 
 CREATE FUNCTION webhooks.may_read()
     RETURNS boolean LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'may_read_wrapper';
-COMMENT ON FUNCTION webhooks.may_read IS 'Whether the caller may read the log of all owners; the views ask it';
+COMMENT ON FUNCTION webhooks.may_read IS 'Internal: whether the caller may read the log of all owners; the views ask it';
 
 CREATE FUNCTION webhooks.may_administer()
     RETURNS boolean LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'may_administer_wrapper';
-COMMENT ON FUNCTION webhooks.may_administer IS 'Whether the caller is an administrator; the view of API keys asks it';
+COMMENT ON FUNCTION webhooks.may_administer IS 'Internal: whether the caller is an administrator; the view of API keys asks it';
 
 CREATE FUNCTION webhooks.create_api_key(name text, owner text, expires_at timestamptz = NULL)
     RETURNS jsonb LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'create_api_key_wrapper';

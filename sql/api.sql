@@ -3,15 +3,15 @@
 
 CREATE FUNCTION webhooks.answer_body(operation text, body text)
     RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_body_wrapper';
-COMMENT ON FUNCTION webhooks.answer_body IS 'Answers a request with a JSON body, whose path the gateway tells of in a header';
+COMMENT ON FUNCTION webhooks.answer_body IS 'Internal: answers a request with a JSON body, whose path the gateway tells of in a header';
 
 CREATE FUNCTION webhooks.answer_call(operation text, arguments text)
     RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_call_wrapper';
-COMMENT ON FUNCTION webhooks.answer_call IS 'Answers a call whose arguments are in one JSON object';
+COMMENT ON FUNCTION webhooks.answer_call IS 'Internal: answers a call whose arguments are in one JSON object';
 
 CREATE FUNCTION webhooks.answer_query(operation text, parameters text)
     RETURNS json LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_query_wrapper';
-COMMENT ON FUNCTION webhooks.answer_query IS 'Answers a request that only reads';
+COMMENT ON FUNCTION webhooks.answer_query IS 'Internal: answers a request that only reads';
 
 -- Reading: by GET, in a transaction that cannot write. PostgREST keeps limit and offset for itself.
 

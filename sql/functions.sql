@@ -99,17 +99,43 @@ COMMENT ON FUNCTION webhooks.metrics IS 'Figures of this database in the OpenMet
 
 CREATE FUNCTION webhooks.emit_changes()
     RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'emit_changes';
-COMMENT ON FUNCTION webhooks.emit_changes IS 'Trigger function of attached tables; attach() makes the triggers';
+COMMENT ON FUNCTION webhooks.emit_changes IS 'Internal: trigger function of attached tables; attach() makes the triggers';
 
 CREATE FUNCTION webhooks.webhook_changed()
     RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'webhook_changed';
-COMMENT ON FUNCTION webhooks.webhook_changed IS 'Trigger function of webhooks.webhook: tells the worker and every backend';
+COMMENT ON FUNCTION webhooks.webhook_changed IS 'Internal: trigger function of webhooks.webhook: tells the worker and every backend';
 
 -- Fires for COPY and restore too, and in sessions that play a replica: the worker must know every change.
 CREATE TRIGGER webhook_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON webhooks.webhook
     FOR EACH STATEMENT EXECUTE FUNCTION webhooks.webhook_changed();
 ALTER TABLE webhooks.webhook ENABLE ALWAYS TRIGGER webhook_changed;
 
+CREATE FUNCTION webhooks.restored()
+    RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'restored';
+COMMENT ON FUNCTION webhooks.restored IS 'Internal: trigger function of tables that pg_dump takes along: merges a row with one that is there, and tells the worker';
+
+-- A restore goes on while the worker works. Rows that it may have written by then are merged; of all others no key can be
+-- there. Our own statements are passed by, and those below the executor fire nothing.
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.webhook_stats FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.disabled      FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.set_aside     FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.creation      FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.event_type    FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.webhook_stats FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.disabled      FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.set_aside     FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.event         FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.outbox        FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.queue         FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+ALTER TABLE webhooks.webhook_stats ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.disabled      ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.set_aside     ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.creation      ENABLE ALWAYS TRIGGER restored_row;
+ALTER TABLE webhooks.event_type    ENABLE ALWAYS TRIGGER restored_row;
+ALTER TABLE webhooks.event         ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.outbox        ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.queue         ENABLE ALWAYS TRIGGER restored;
+
 CREATE FUNCTION webhooks.install()
     RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'install_wrapper';
-COMMENT ON FUNCTION webhooks.install IS 'What CREATE EXTENSION does last: notes which database this is and calls the launcher at commit';
+COMMENT ON FUNCTION webhooks.install IS 'Internal: what CREATE EXTENSION does last: notes which database this is and calls the launcher at commit';

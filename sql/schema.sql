@@ -244,7 +244,8 @@ CREATE TABLE webhooks.worker_state (
     last_error      text,
     last_error_at   timestamptz,
     health_at       timestamptz,
-    analytics_at    timestamptz
+    analytics_at    timestamptz,
+    restored_at     timestamptz
 ) USING heap WITH (fillfactor = 50);
 INSERT INTO webhooks.worker_state DEFAULT VALUES;
 COMMENT ON TABLE  webhooks.worker_state IS 'What the worker remembers over restarts; one row';
@@ -256,6 +257,7 @@ COMMENT ON COLUMN webhooks.worker_state.last_error IS 'The last thing that went 
 COMMENT ON COLUMN webhooks.worker_state.last_error_at IS 'When';
 COMMENT ON COLUMN webhooks.worker_state.health_at IS 'When system.health was last emitted';
 COMMENT ON COLUMN webhooks.worker_state.analytics_at IS 'Until when analytics.update has been emitted';
+COMMENT ON COLUMN webhooks.worker_state.restored_at IS 'When rows of a dump last came; for an hour from then on events that nothing refers to stay';
 
 CREATE TABLE webhooks.api_key (
     id           uuid        PRIMARY KEY,

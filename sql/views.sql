@@ -3,23 +3,23 @@
 CREATE FUNCTION webhooks.format_id(kind text, id uuid) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN kind || '_' || pg_catalog.replace(id::text, '-', '');
-COMMENT ON FUNCTION webhooks.format_id(text, uuid) IS 'An id as users see it: prefix and 32 hex digits';
+COMMENT ON FUNCTION webhooks.format_id(text, uuid) IS 'Internal: an id as users see it: prefix and 32 hex digits';
 
 CREATE FUNCTION webhooks.format_time(at timestamptz) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
-COMMENT ON FUNCTION webhooks.format_time(timestamptz) IS 'A time as JSON holds it: UTC, ISO 8601, milliseconds';
+COMMENT ON FUNCTION webhooks.format_time(timestamptz) IS 'Internal: a time as JSON holds it: UTC, ISO 8601, milliseconds';
 
 CREATE FUNCTION webhooks.worker()
     RETURNS TABLE (pid integer, state text, in_flight integer, threads integer, truncated_total bigint)
     LANGUAGE c VOLATILE ROWS 1 PARALLEL RESTRICTED
     AS 'MODULE_PATHNAME', 'worker_wrapper';
-COMMENT ON FUNCTION webhooks.worker() IS 'The worker of this database, from shared memory';
+COMMENT ON FUNCTION webhooks.worker() IS 'Internal: the worker of this database, from shared memory';
 
 CREATE FUNCTION webhooks.delivery_id(event_id uuid, webhook_id uuid) RETURNS uuid
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'delivery_id_wrapper';
-COMMENT ON FUNCTION webhooks.delivery_id(uuid, uuid) IS 'The id of an event''s delivery to a webhook';
+COMMENT ON FUNCTION webhooks.delivery_id(uuid, uuid) IS 'Internal: the id of an event''s delivery to a webhook';
 
 CREATE FUNCTION webhooks.wants(
     events text[], owner text, filters jsonb, event_type text, event_owner text, data text, subject text
@@ -27,7 +27,7 @@ CREATE FUNCTION webhooks.wants(
     LANGUAGE c IMMUTABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'wants_wrapper';
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
-    'Whether a webhook with these events, owner and filters gets an event with this type, owner and content; where the filters cannot be read, whether it may get it once they can';
+    'Internal: whether a webhook with these events, owner and filters gets an event with this type, owner and content; where the filters cannot be read, whether it may get it once they can';
 
 CREATE FUNCTION webhooks.unreadable(
     url text, events text[], secret text, previous_secret text, filters jsonb,
@@ -36,15 +36,15 @@ CREATE FUNCTION webhooks.unreadable(
     LANGUAGE c IMMUTABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'unreadable_wrapper';
 COMMENT ON FUNCTION webhooks.unreadable(text, text[], text, text, jsonb, integer, float8, integer) IS
-    'Why a webhook with these values sends nothing: what of them cannot be read; NULL: all can';
+    'Internal: why a webhook with these values sends nothing: what of them cannot be read; NULL: all can';
 
 CREATE FUNCTION webhooks.shown_error(error text)
     RETURNS text LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'shown_error_wrapper';
-COMMENT ON FUNCTION webhooks.shown_error IS 'The error of an attempt as the caller may read it: which address was refused is for administrators alone';
+COMMENT ON FUNCTION webhooks.shown_error IS 'Internal: the error of an attempt as the caller may read it: which address was refused is for administrators alone';
 
 CREATE FUNCTION webhooks.visible_owner()
     RETURNS text LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'visible_owner_wrapper';
-COMMENT ON FUNCTION webhooks.visible_owner IS 'The owner whose rows the caller sees; NULL: those of all, for an administrator. Everybody else is refused';
+COMMENT ON FUNCTION webhooks.visible_owner IS 'Internal: the owner whose rows the caller sees; NULL: those of all, for an administrator. Everybody else is refused';
 
 -- Views whose readers are not the owner of the tables show nothing unless may_read() says so, once for each
 -- statement; security_barrier keeps conditions of the reader's from being tried on rows before. A view that is
@@ -57,7 +57,7 @@ CREATE FUNCTION webhooks.undispatched()
     LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 100
     AS 'MODULE_PATHNAME', 'undispatched_wrapper';
 COMMENT ON FUNCTION webhooks.undispatched IS
-    'Deliveries that events in the outbox stand for, by what the worker would decide: all for a reader of the log, an owner''s for the owner';
+    'Internal: deliveries that events in the outbox stand for, by what the worker would decide: all for a reader of the log, an owner''s for the owner';
 
 -- A delivery that succeeds at once never has a queue row: until it is settled, its event's outbox row stands for it.
 CREATE VIEW webhooks.waiting WITH (security_barrier) AS
@@ -72,7 +72,7 @@ SELECT p.id, p.event_id, p.webhook_id, p.attempts, p.due, p.last_status,
        ) p
  WHERE (SELECT webhooks.may_read())
     OR p.webhook_id IN (SELECT m.id FROM webhooks.webhook m WHERE m.owner = (SELECT webhooks.visible_owner()));
-COMMENT ON VIEW   webhooks.waiting IS 'Deliveries that have not ended, which the caller may see: as a reader of the log, or as their owner';
+COMMENT ON VIEW   webhooks.waiting IS 'Internal: deliveries that have not ended, which the caller may see: as a reader of the log, or as their owner';
 COMMENT ON COLUMN webhooks.waiting.id IS 'The delivery';
 COMMENT ON COLUMN webhooks.waiting.event_id IS 'Its event';
 COMMENT ON COLUMN webhooks.waiting.webhook_id IS 'Its webhook';
@@ -86,7 +86,7 @@ CREATE VIEW webhooks.pending WITH (security_barrier) AS
 SELECT q.id, q.event_id, q.webhook_id, q.attempts, q.due, q.last_status, q.last_error, q.created_at
   FROM webhooks.waiting q
  WHERE webhooks.may_read();
-COMMENT ON VIEW   webhooks.pending IS 'Deliveries that have not ended';
+COMMENT ON VIEW   webhooks.pending IS 'Internal: deliveries that have not ended';
 COMMENT ON COLUMN webhooks.pending.id IS 'The delivery';
 COMMENT ON COLUMN webhooks.pending.event_id IS 'Its event';
 COMMENT ON COLUMN webhooks.pending.webhook_id IS 'Its webhook';
@@ -193,14 +193,53 @@ COMMENT ON COLUMN webhooks.attempts.status IS 'HTTP status, or NULL when there w
 COMMENT ON COLUMN webhooks.attempts.error IS 'Why it failed, or a remark; administrators see the address that was refused';
 COMMENT ON COLUMN webhooks.attempts.response_excerpt IS 'The first KiB of the answer';
 
+-- What waits, in a time that does not grow with it: counted up to 10,000, and beyond that by the figures that PostgreSQL
+-- keeps of its tables.
+CREATE VIEW webhooks.backlog WITH (security_barrier) AS
+SELECT CASE WHEN q.counted < 10000 THEN q.counted
+            ELSE greatest(q.counted, pg_stat_get_live_tuples('webhooks.queue'::regclass)) END
+     + CASE WHEN o.counted < 10000 THEN o.counted
+            ELSE greatest(o.counted, pg_stat_get_live_tuples('webhooks.outbox'::regclass)) END AS backlog
+  FROM (SELECT count(*) AS counted FROM (SELECT FROM webhooks.queue LIMIT 10000) w) q,
+       (SELECT count(*) AS counted FROM (SELECT FROM webhooks.outbox x WHERE x.command IS NULL LIMIT 10000) w) o
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.backlog IS 'Internal: how much waits, in bounded time';
+COMMENT ON COLUMN webhooks.backlog.backlog IS 'Deliveries, and events that were not dispatched yet; exact below 10,000 of each';
+
+-- Since when something has been due: an event that was not dispatched, or a delivery of an active webhook whose time has
+-- come. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
+CREATE VIEW webhooks.oldest_due WITH (security_barrier) AS
+WITH RECURSIVE waiting (webhook_id) AS (
+    (SELECT q.webhook_id FROM webhooks.queue q ORDER BY q.webhook_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.webhook_id FROM webhooks.queue q WHERE q.webhook_id > w.webhook_id ORDER BY q.webhook_id LIMIT 1)
+      FROM waiting w WHERE w.webhook_id IS NOT NULL)
+SELECT least(
+           (SELECT min(d.since)
+              FROM waiting t
+              JOIN webhooks.webhook w ON w.id = t.webhook_id AND w.active
+             CROSS JOIN LATERAL (
+                    SELECT f.since
+                      FROM (SELECT q.id, q.seq, coalesce(q.due, to_timestamp(q.seq / 1000000.0)) AS since
+                              FROM webhooks.queue q WHERE q.webhook_id = t.webhook_id ORDER BY q.seq LIMIT 100) f
+                     WHERE f.since <= clock_timestamp()
+                       AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = f.id)
+                     ORDER BY f.seq LIMIT 1) d
+             WHERE NOT EXISTS (SELECT FROM webhooks.disabled x
+                                WHERE x.webhook_id = w.id AND x.activation = w.activation)),
+           (SELECT e.created_at
+              FROM webhooks.outbox o JOIN webhooks.event e ON e.id = o.id
+             WHERE o.command IS NULL AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = o.id)
+             ORDER BY o.xid, o.id LIMIT 1)) AS since
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.oldest_due IS 'Internal: since when the oldest has been due that the worker is to send; one row';
+COMMENT ON COLUMN webhooks.oldest_due.since IS 'NULL: nothing is due';
+
 CREATE VIEW webhooks.status WITH (security_barrier) AS
 SELECT k.pid,
        k.state,
-       (SELECT count(*) FROM webhooks.queue) + (SELECT count(*) FROM webhooks.outbox o WHERE o.command IS NULL) AS backlog,
-       coalesce(greatest(0, extract(epoch FROM clock_timestamp() - least(
-           (SELECT q.created_at FROM webhooks.queue q ORDER BY q.id LIMIT 1),
-           (SELECT e.created_at FROM webhooks.outbox o JOIN webhooks.event e ON e.id = o.id
-             WHERE o.command IS NULL ORDER BY o.xid, o.id LIMIT 1)))), 0)::float8 AS oldest_pending_seconds,
+       b.backlog,
+       coalesce(greatest(0, extract(epoch FROM clock_timestamp() - due.since)), 0)::float8 AS oldest_pending_seconds,
        k.in_flight,
        s.delivered_total,
        s.failed_total,
@@ -208,13 +247,13 @@ SELECT k.pid,
        s.last_error_at,
        k.truncated_total,
        (SELECT count(*) FROM webhooks.set_aside) AS set_aside
-  FROM webhooks.worker() k, webhooks.worker_state s
+  FROM webhooks.worker() k, webhooks.worker_state s, webhooks.backlog b, webhooks.oldest_due due
  WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.status IS 'The worker of this database and what waits; one row';
 COMMENT ON COLUMN webhooks.status.pid IS 'Process id of the worker, or NULL';
 COMMENT ON COLUMN webhooks.status.state IS 'running, or why not';
-COMMENT ON COLUMN webhooks.status.backlog IS 'Deliveries that wait, and events that were not dispatched yet';
-COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'Age of the oldest of them, in seconds';
+COMMENT ON COLUMN webhooks.status.backlog IS 'Deliveries that wait, and events that were not dispatched yet; exact below 10,000 of each';
+COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'How long the oldest has been due, in seconds; deliveries of webhooks that are not active, and retries that are due later, do not count';
 COMMENT ON COLUMN webhooks.status.in_flight IS 'Requests under way';
 COMMENT ON COLUMN webhooks.status.delivered_total IS 'Deliveries that ended delivered, since the extension was created';
 COMMENT ON COLUMN webhooks.status.failed_total IS 'Deliveries that ended failed';
@@ -222,6 +261,61 @@ COMMENT ON COLUMN webhooks.status.last_error IS 'The last thing that went wrong 
 COMMENT ON COLUMN webhooks.status.last_error_at IS 'When';
 COMMENT ON COLUMN webhooks.status.truncated_total IS 'Rows that could not be rendered whole, since the server started';
 COMMENT ON COLUMN webhooks.status.set_aside IS 'Rows that the worker passes over: see webhooks.set_aside';
+
+CREATE FUNCTION webhooks.requests_in_flight()
+    RETURNS TABLE (webhook_id uuid, delivery_id uuid, since timestamptz, phase text)
+    LANGUAGE c VOLATILE ROWS 100 PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'requests_in_flight_wrapper';
+COMMENT ON FUNCTION webhooks.requests_in_flight() IS 'Internal: requests that are under way, from shared memory';
+
+CREATE VIEW webhooks.in_flight WITH (security_barrier) AS
+SELECT webhooks.format_id('webhook', r.webhook_id) AS webhook_id,
+       webhooks.format_id('delivery', r.delivery_id) AS delivery_id,
+       r.since,
+       r.phase
+  FROM webhooks.requests_in_flight() r
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.in_flight IS 'Requests that are under way';
+COMMENT ON COLUMN webhooks.in_flight.webhook_id IS 'webhook_ and 32 hex digits';
+COMMENT ON COLUMN webhooks.in_flight.delivery_id IS 'delivery_ and 32 hex digits';
+COMMENT ON COLUMN webhooks.in_flight.since IS 'Since when';
+COMMENT ON COLUMN webhooks.in_flight.phase IS 'waiting for a thread, connecting (name and TLS included), sending, waiting for the answer, or reading the answer';
+
+CREATE VIEW webhooks.webhooks WITH (security_barrier) AS
+SELECT webhooks.format_id('webhook', w.id) AS id,
+       w.owner,
+       CASE WHEN (SELECT webhooks.may_administer()) THEN w.url END AS url,
+       w.events,
+       CASE WHEN (SELECT webhooks.may_administer()) THEN w.filters END AS filters,
+       w.active AND d.webhook_id IS NULL AS active,
+       coalesce(d.reason, webhooks.unreadable(
+           w.url, w.events, w.secret,
+           CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
+           w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)) AS disabled_reason,
+       w.created_at,
+       s.last_delivery,
+       CASE WHEN s.activation = w.activation THEN s.failing_since END AS failing_since,
+       coalesce(s.total_attempts, 0) AS total_attempts,
+       coalesce(s.successful_deliveries, 0) AS successful_deliveries,
+       coalesce(s.failed_deliveries, 0) AS failed_deliveries
+  FROM webhooks.webhook w
+  LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.webhooks IS 'Webhooks, without their secrets';
+COMMENT ON COLUMN webhooks.webhooks.id IS 'webhook_ and 32 hex digits';
+COMMENT ON COLUMN webhooks.webhooks.owner IS 'Receives only events of this owner; NULL: of all';
+COMMENT ON COLUMN webhooks.webhooks.url IS 'Where it is sent to; for administrators';
+COMMENT ON COLUMN webhooks.webhooks.events IS 'Types, prefix.* or *';
+COMMENT ON COLUMN webhooks.webhooks.filters IS 'Keys and values an event must have; for administrators';
+COMMENT ON COLUMN webhooks.webhooks.active IS 'Switched on, and not switched off by the worker since';
+COMMENT ON COLUMN webhooks.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
+COMMENT ON COLUMN webhooks.webhooks.created_at IS 'When it was created';
+COMMENT ON COLUMN webhooks.webhooks.last_delivery IS 'When the last delivery succeeded';
+COMMENT ON COLUMN webhooks.webhooks.failing_since IS 'When the first delivery failed that no success has followed';
+COMMENT ON COLUMN webhooks.webhooks.total_attempts IS 'Requests made';
+COMMENT ON COLUMN webhooks.webhooks.successful_deliveries IS 'Deliveries that ended delivered';
+COMMENT ON COLUMN webhooks.webhooks.failed_deliveries IS 'Deliveries that ended failed';
 
 CREATE VIEW webhooks.webhook_object WITH (security_invoker) AS
 SELECT w.id,
@@ -253,7 +347,7 @@ SELECT w.id,
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
   LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id;
-COMMENT ON VIEW   webhooks.webhook_object IS 'The webhook object of the API, without its secret';
+COMMENT ON VIEW   webhooks.webhook_object IS 'Internal: the webhook object of the API, without its secret';
 COMMENT ON COLUMN webhooks.webhook_object.id IS 'webhooks.webhook.id';
 COMMENT ON COLUMN webhooks.webhook_object.owner IS 'Its owner';
 COMMENT ON COLUMN webhooks.webhook_object.active IS 'Switched on, and not switched off by the worker since';
@@ -313,7 +407,7 @@ SELECT d.id, d.event_id, d.webhook_id, d.created_at, d.state,
            'completed_at', webhooks.format_time(d.completed_at))
   FROM webhooks.delivery d
   LEFT JOIN webhooks.event e ON e.id = d.event_id;
-COMMENT ON VIEW   webhooks.delivery_object IS 'The delivery object of the API';
+COMMENT ON VIEW   webhooks.delivery_object IS 'Internal: the delivery object of the API';
 COMMENT ON COLUMN webhooks.delivery_object.id IS 'The delivery''s id';
 COMMENT ON COLUMN webhooks.delivery_object.event_id IS 'Its event';
 COMMENT ON COLUMN webhooks.delivery_object.webhook_id IS 'Its webhook';

@@ -63,11 +63,11 @@ CREATE FUNCTION webhooks.unreadable(
     LANGUAGE c IMMUTABLE PARALLEL SAFE
     AS 'MODULE_PATHNAME', 'unreadable_wrapper';
 COMMENT ON FUNCTION webhooks.unreadable(text, text[], text, text, jsonb, integer, float8, integer) IS
-    'Why a webhook with these values sends nothing: what of them cannot be read; NULL: all can';
+    'Internal: why a webhook with these values sends nothing: what of them cannot be read; NULL: all can';
 
 CREATE FUNCTION webhooks.shown_error(error text)
     RETURNS text LANGUAGE c STABLE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'shown_error_wrapper';
-COMMENT ON FUNCTION webhooks.shown_error IS 'The error of an attempt as the caller may read it: which address was refused is for administrators alone';
+COMMENT ON FUNCTION webhooks.shown_error IS 'Internal: the error of an attempt as the caller may read it: which address was refused is for administrators alone';
 
 REVOKE ALL ON FUNCTION webhooks.unreadable, webhooks.shown_error FROM PUBLIC;
 
@@ -130,7 +130,7 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
 COMMENT ON COLUMN webhooks_api.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
 
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
-    'Whether a webhook with these events, owner and filters gets an event with this type, owner and content; where the filters cannot be read, whether it may get it once they can';
+    'Internal: whether a webhook with these events, owner and filters gets an event with this type, owner and content; where the filters cannot be read, whether it may get it once they can';
 
 -- Administrators see the address that was refused; owners, and roles with the right read, do not.
 
@@ -294,3 +294,174 @@ SELECT at.delivery_id, at.webhook_id, at.attempt, at.started_at, at.duration_ms,
          WHERE d.started_at IS NOT NULL
            AND coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
        ) at;
+
+-- A restore goes on while the worker works.
+
+ALTER TABLE webhooks.worker_state ADD COLUMN restored_at timestamptz;
+COMMENT ON COLUMN webhooks.worker_state.restored_at IS 'When rows of a dump last came; for an hour from then on events that nothing refers to stay';
+
+CREATE FUNCTION webhooks.restored()
+    RETURNS trigger LANGUAGE c AS 'MODULE_PATHNAME', 'restored';
+COMMENT ON FUNCTION webhooks.restored IS 'Internal: trigger function of tables that pg_dump takes along: merges a row with one that is there, and tells the worker';
+
+REVOKE ALL ON FUNCTION webhooks.restored FROM PUBLIC;
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.webhook_stats FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.disabled      FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.set_aside     FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.creation      FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored_row BEFORE INSERT ON webhooks.event_type    FOR EACH ROW EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.webhook_stats FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.disabled      FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.set_aside     FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.event         FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.outbox        FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+CREATE TRIGGER restored AFTER INSERT ON webhooks.queue         FOR EACH STATEMENT EXECUTE FUNCTION webhooks.restored();
+ALTER TABLE webhooks.webhook_stats ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.disabled      ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.set_aside     ENABLE ALWAYS TRIGGER restored_row, ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.creation      ENABLE ALWAYS TRIGGER restored_row;
+ALTER TABLE webhooks.event_type    ENABLE ALWAYS TRIGGER restored_row;
+ALTER TABLE webhooks.event         ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.outbox        ENABLE ALWAYS TRIGGER restored;
+ALTER TABLE webhooks.queue         ENABLE ALWAYS TRIGGER restored;
+
+-- What an operator looks at.
+
+-- What waits, in a time that does not grow with it: counted up to 10,000, and beyond that by the figures that PostgreSQL
+-- keeps of its tables.
+CREATE VIEW webhooks.backlog WITH (security_barrier) AS
+SELECT CASE WHEN q.counted < 10000 THEN q.counted
+            ELSE greatest(q.counted, pg_stat_get_live_tuples('webhooks.queue'::regclass)) END
+     + CASE WHEN o.counted < 10000 THEN o.counted
+            ELSE greatest(o.counted, pg_stat_get_live_tuples('webhooks.outbox'::regclass)) END AS backlog
+  FROM (SELECT count(*) AS counted FROM (SELECT FROM webhooks.queue LIMIT 10000) w) q,
+       (SELECT count(*) AS counted FROM (SELECT FROM webhooks.outbox x WHERE x.command IS NULL LIMIT 10000) w) o
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.backlog IS 'Internal: how much waits, in bounded time';
+COMMENT ON COLUMN webhooks.backlog.backlog IS 'Deliveries, and events that were not dispatched yet; exact below 10,000 of each';
+
+-- Since when something has been due: an event that was not dispatched, or a delivery of an active webhook whose time has
+-- come. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
+CREATE VIEW webhooks.oldest_due WITH (security_barrier) AS
+WITH RECURSIVE waiting (webhook_id) AS (
+    (SELECT q.webhook_id FROM webhooks.queue q ORDER BY q.webhook_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT q.webhook_id FROM webhooks.queue q WHERE q.webhook_id > w.webhook_id ORDER BY q.webhook_id LIMIT 1)
+      FROM waiting w WHERE w.webhook_id IS NOT NULL)
+SELECT least(
+           (SELECT min(d.since)
+              FROM waiting t
+              JOIN webhooks.webhook w ON w.id = t.webhook_id AND w.active
+             CROSS JOIN LATERAL (
+                    SELECT f.since
+                      FROM (SELECT q.id, q.seq, coalesce(q.due, to_timestamp(q.seq / 1000000.0)) AS since
+                              FROM webhooks.queue q WHERE q.webhook_id = t.webhook_id ORDER BY q.seq LIMIT 100) f
+                     WHERE f.since <= clock_timestamp()
+                       AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = f.id)
+                     ORDER BY f.seq LIMIT 1) d
+             WHERE NOT EXISTS (SELECT FROM webhooks.disabled x
+                                WHERE x.webhook_id = w.id AND x.activation = w.activation)),
+           (SELECT e.created_at
+              FROM webhooks.outbox o JOIN webhooks.event e ON e.id = o.id
+             WHERE o.command IS NULL AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = o.id)
+             ORDER BY o.xid, o.id LIMIT 1)) AS since
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.oldest_due IS 'Internal: since when the oldest has been due that the worker is to send; one row';
+COMMENT ON COLUMN webhooks.oldest_due.since IS 'NULL: nothing is due';
+
+CREATE OR REPLACE VIEW webhooks.status WITH (security_barrier) AS
+SELECT k.pid,
+       k.state,
+       b.backlog,
+       coalesce(greatest(0, extract(epoch FROM clock_timestamp() - due.since)), 0)::float8 AS oldest_pending_seconds,
+       k.in_flight,
+       s.delivered_total,
+       s.failed_total,
+       s.last_error,
+       s.last_error_at,
+       k.truncated_total,
+       (SELECT count(*) FROM webhooks.set_aside) AS set_aside
+  FROM webhooks.worker() k, webhooks.worker_state s, webhooks.backlog b, webhooks.oldest_due due
+ WHERE webhooks.may_read();
+COMMENT ON COLUMN webhooks.status.backlog IS 'Deliveries that wait, and events that were not dispatched yet; exact below 10,000 of each';
+COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'How long the oldest has been due, in seconds; deliveries of webhooks that are not active, and retries that are due later, do not count';
+
+CREATE FUNCTION webhooks.requests_in_flight()
+    RETURNS TABLE (webhook_id uuid, delivery_id uuid, since timestamptz, phase text)
+    LANGUAGE c VOLATILE ROWS 100 PARALLEL RESTRICTED
+    AS 'MODULE_PATHNAME', 'requests_in_flight_wrapper';
+COMMENT ON FUNCTION webhooks.requests_in_flight() IS 'Internal: requests that are under way, from shared memory';
+
+CREATE VIEW webhooks.in_flight WITH (security_barrier) AS
+SELECT webhooks.format_id('webhook', r.webhook_id) AS webhook_id,
+       webhooks.format_id('delivery', r.delivery_id) AS delivery_id,
+       r.since,
+       r.phase
+  FROM webhooks.requests_in_flight() r
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.in_flight IS 'Requests that are under way';
+COMMENT ON COLUMN webhooks.in_flight.webhook_id IS 'webhook_ and 32 hex digits';
+COMMENT ON COLUMN webhooks.in_flight.delivery_id IS 'delivery_ and 32 hex digits';
+COMMENT ON COLUMN webhooks.in_flight.since IS 'Since when';
+COMMENT ON COLUMN webhooks.in_flight.phase IS 'waiting for a thread, connecting (name and TLS included), sending, waiting for the answer, or reading the answer';
+
+CREATE VIEW webhooks.webhooks WITH (security_barrier) AS
+SELECT webhooks.format_id('webhook', w.id) AS id,
+       w.owner,
+       CASE WHEN (SELECT webhooks.may_administer()) THEN w.url END AS url,
+       w.events,
+       CASE WHEN (SELECT webhooks.may_administer()) THEN w.filters END AS filters,
+       w.active AND d.webhook_id IS NULL AS active,
+       coalesce(d.reason, webhooks.unreadable(
+           w.url, w.events, w.secret,
+           CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
+           w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)) AS disabled_reason,
+       w.created_at,
+       s.last_delivery,
+       CASE WHEN s.activation = w.activation THEN s.failing_since END AS failing_since,
+       coalesce(s.total_attempts, 0) AS total_attempts,
+       coalesce(s.successful_deliveries, 0) AS successful_deliveries,
+       coalesce(s.failed_deliveries, 0) AS failed_deliveries
+  FROM webhooks.webhook w
+  LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+ WHERE webhooks.may_read();
+COMMENT ON VIEW   webhooks.webhooks IS 'Webhooks, without their secrets';
+COMMENT ON COLUMN webhooks.webhooks.id IS 'webhook_ and 32 hex digits';
+COMMENT ON COLUMN webhooks.webhooks.owner IS 'Receives only events of this owner; NULL: of all';
+COMMENT ON COLUMN webhooks.webhooks.url IS 'Where it is sent to; for administrators';
+COMMENT ON COLUMN webhooks.webhooks.events IS 'Types, prefix.* or *';
+COMMENT ON COLUMN webhooks.webhooks.filters IS 'Keys and values an event must have; for administrators';
+COMMENT ON COLUMN webhooks.webhooks.active IS 'Switched on, and not switched off by the worker since';
+COMMENT ON COLUMN webhooks.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
+COMMENT ON COLUMN webhooks.webhooks.created_at IS 'When it was created';
+COMMENT ON COLUMN webhooks.webhooks.last_delivery IS 'When the last delivery succeeded';
+COMMENT ON COLUMN webhooks.webhooks.failing_since IS 'When the first delivery failed that no success has followed';
+COMMENT ON COLUMN webhooks.webhooks.total_attempts IS 'Requests made';
+COMMENT ON COLUMN webhooks.webhooks.successful_deliveries IS 'Deliveries that ended delivered';
+COMMENT ON COLUMN webhooks.webhooks.failed_deliveries IS 'Deliveries that ended failed';
+
+REVOKE ALL ON FUNCTION webhooks.requests_in_flight FROM PUBLIC;
+REVOKE ALL ON webhooks.backlog, webhooks.oldest_due, webhooks.in_flight, webhooks.webhooks FROM PUBLIC;
+
+-- What is not for people says so.
+
+COMMENT ON FUNCTION webhooks.emit_changes IS 'Internal: trigger function of attached tables; attach() makes the triggers';
+COMMENT ON FUNCTION webhooks.webhook_changed IS 'Internal: trigger function of webhooks.webhook: tells the worker and every backend';
+COMMENT ON FUNCTION webhooks.install IS 'Internal: what CREATE EXTENSION does last: notes which database this is and calls the launcher at commit';
+COMMENT ON FUNCTION webhooks.may_read IS 'Internal: whether the caller may read the log of all owners; the views ask it';
+COMMENT ON FUNCTION webhooks.may_administer IS 'Internal: whether the caller is an administrator; the view of API keys asks it';
+COMMENT ON FUNCTION webhooks.format_id(text, uuid) IS 'Internal: an id as users see it: prefix and 32 hex digits';
+COMMENT ON FUNCTION webhooks.format_time(timestamptz) IS 'Internal: a time as JSON holds it: UTC, ISO 8601, milliseconds';
+COMMENT ON FUNCTION webhooks.worker() IS 'Internal: the worker of this database, from shared memory';
+COMMENT ON FUNCTION webhooks.delivery_id(uuid, uuid) IS 'Internal: the id of an event''s delivery to a webhook';
+COMMENT ON FUNCTION webhooks.visible_owner IS 'Internal: the owner whose rows the caller sees; NULL: those of all, for an administrator. Everybody else is refused';
+COMMENT ON FUNCTION webhooks.undispatched IS
+    'Internal: deliveries that events in the outbox stand for, by what the worker would decide: all for a reader of the log, an owner''s for the owner';
+COMMENT ON VIEW   webhooks.waiting IS 'Internal: deliveries that have not ended, which the caller may see: as a reader of the log, or as their owner';
+COMMENT ON VIEW   webhooks.pending IS 'Internal: deliveries that have not ended';
+COMMENT ON VIEW   webhooks.webhook_object IS 'Internal: the webhook object of the API, without its secret';
+COMMENT ON VIEW   webhooks.delivery_object IS 'Internal: the delivery object of the API';
+COMMENT ON FUNCTION webhooks.answer_body IS 'Internal: answers a request with a JSON body, whose path the gateway tells of in a header';
+COMMENT ON FUNCTION webhooks.answer_call IS 'Internal: answers a call whose arguments are in one JSON object';
+COMMENT ON FUNCTION webhooks.answer_query IS 'Internal: answers a request that only reads';

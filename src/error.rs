@@ -63,6 +63,9 @@ pub(crate) enum Error {
         /// When it is worth trying again, in seconds.
         retry_after_s: Option<u64>,
     },
+    /// The extension needs the object under its name.
+    #[error("cannot {what} because extension webhooks requires it")]
+    Required { what: String },
     /// The transaction is read-only.
     #[error("cannot execute {0} in a read-only transaction")]
     ReadOnly(&'static str),
@@ -260,6 +263,7 @@ impl Error {
             Self::State { .. } | Self::NotPreloaded | Self::Mismatch | Self::Version { .. } => {
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
+            Self::Required { .. } => PgSqlErrorCode::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
             Self::WrongObject { .. } => PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
             Self::Limit { .. } => PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             Self::ReadOnly(_) => PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
@@ -291,6 +295,7 @@ impl Error {
             Self::Busy => Some("Try again.".to_owned()),
             Self::NotOwner(_) => Some("The owner of the table, or a superuser, can attach and detach it.".to_owned()),
             Self::NoColumn { hint, .. } => Some(hint.clone()),
+            Self::Required { .. } => Some("Leave its name as it is. DROP EXTENSION webhooks; removes it with the rest.".to_owned()),
             Self::ReadOnly(_) => Some("Use a transaction that may write: over HTTP, POST.".to_owned()),
             Self::Spi(_) => None,
         }

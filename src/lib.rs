@@ -15,8 +15,10 @@ mod emit;
 mod error;
 mod functions;
 mod guard;
+mod in_flight;
 mod key_uses;
 mod launcher;
+mod restored;
 mod seam;
 mod settings;
 mod shmem;
@@ -46,9 +48,30 @@ extension_sql_file!(
     finalize
 );
 
+/// Has the standard library never take a backtrace, whatever RUST_BACKTRACE says: pgrx writes one into the DETAIL of
+/// errors, for every client to read. The standard library looks at its variables once, and this copy of it is ours alone.
+fn take_no_backtraces() {
+    const VARIABLE: &str = "RUST_LIB_BACKTRACE";
+    let before = std::env::var_os(VARIABLE);
+    // SAFETY: the process has one thread, whether it is the postmaster or a backend.
+    unsafe {
+        std::env::set_var(VARIABLE, "0");
+    }
+    // It remembers the answer.
+    let _ = std::backtrace::Backtrace::capture();
+    // SAFETY: as above.
+    unsafe {
+        match before {
+            Some(value) => std::env::set_var(VARIABLE, value),
+            None => std::env::remove_var(VARIABLE),
+        }
+    }
+}
+
 /// Called by Postgres when the library is loaded.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    take_no_backtraces();
     // Elsewhere than under preload there is no shared memory, and during pg_upgrade nothing may run.
     // SAFETY: variables of this process.
     let serving =

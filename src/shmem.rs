@@ -4,6 +4,7 @@
 //! from the moment its `database` is set, by compare-and-swap, until the launcher clears it. A worker owns
 //! its slot's `pid` in the same way, which is what makes it the only one of its database.
 
+use crate::in_flight::InFlight;
 use crate::key_uses::KeyUses;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -86,6 +87,8 @@ pub(crate) struct Slot {
     pub(crate) woken: AtomicBool,
     /// Counts commits that changed webhooks.
     pub(crate) definitions: AtomicU64,
+    /// When a transaction last committed rows of a dump, Unix milliseconds; of two in one, the second is a little later.
+    pub(crate) restored: AtomicU64,
     /// Requests under way.
     pub(crate) in_flight: AtomicU32,
     /// Delivery threads.
@@ -105,6 +108,8 @@ pub(crate) struct Shared {
     /// Uses of API keys that are to be written down.
     pub(crate) uses: KeyUses,
     pub(crate) slots: [Slot; SLOTS],
+    /// Requests that are shown.
+    pub(crate) in_flight: InFlight,
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
@@ -220,6 +225,11 @@ impl Shared {
 }
 
 impl Slot {
+    /// Its database.
+    pub(crate) fn oid(&self) -> pg_sys::Oid {
+        pg_sys::Oid::from(self.database.load(Ordering::Acquire))
+    }
+
     /// What its worker is doing.
     pub(crate) fn state(&self) -> State {
         State::from_u32(self.state.load(Ordering::Acquire))
@@ -257,11 +267,12 @@ impl Slot {
         true
     }
 
-    /// This process is the worker no longer, if it was.
-    pub(crate) fn release(&self) {
+    /// This process is the worker no longer. Whether it was.
+    pub(crate) fn release(&self) -> bool {
         // SAFETY: a variable of this process.
         let pid = unsafe { pg_sys::MyProcPid };
-        if self.pid.load(Ordering::Acquire) == pid {
+        let was = self.pid.load(Ordering::Acquire) == pid;
+        if was {
             self.proc_plus_one.store(0, Ordering::Release);
             self.in_flight.store(0, Ordering::Release);
             self.threads.store(0, Ordering::Release);
@@ -273,6 +284,12 @@ impl Slot {
             }
             self.pid.store(0, Ordering::Release);
         }
+        was
+    }
+
+    /// Whether `stop_worker()` was called, and the worker has obeyed.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) && self.pid.load(Ordering::Acquire) == 0
     }
 
     /// Wakes the worker, unless it has been and has not looked yet.

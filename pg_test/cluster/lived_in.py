@@ -15,6 +15,12 @@ TABLES = ["webhook", "webhook_stats", "disabled", "creation", "api_key", "outbox
 WAITING_EVENTS = "SELECT e.* FROM webhooks.event e WHERE e.id IN (SELECT id FROM webhooks.outbox UNION SELECT event_id FROM webhooks.queue)"
 
 
+def figures(db):
+    """Attempts, deliveries that ended delivered and that ended failed, by the webhook's uuid in hex."""
+    columns = "webhook_id, total_attempts, successful_deliveries, failed_deliveries"
+    return {it.pop("webhook_id").hex: tuple(it.values()) for it in db.rows(f"SELECT {columns} FROM webhooks.webhook_stats")}
+
+
 class LivedIn:
     """Furnishes the database, and stops its worker."""
 
@@ -69,6 +75,7 @@ class LivedIn:
         db.execute("INSERT INTO notes VALUES (2, 2024, 'b')")
         db.emit("invoice.paid", {"object": "invoice", "id": "1"})
         self.tables = {table: self._rows(db, f"SELECT * FROM webhooks.{table}") for table in TABLES}
+        self.figures = figures(db)
         self.events = self._rows(db, WAITING_EVENTS)
         self.types = self._rows(db, "SELECT name, description FROM webhooks.event_type")
         self.attached = self._rows(db, "SELECT * FROM webhooks.attached")

@@ -34,7 +34,8 @@ REST |= {"answer_query", "visible_owner", "may_read", "undispatched", "unreadabl
 REST_EMIT = ANSWERS | {f"webhooks_api.{name}" for name in EMIT}
 REST_VIEWS = {"webhooks_api.webhooks", "webhooks_api.deliveries", "webhooks_api.attempts"}
 # With what the views are made of.
-READ = {"metrics", "may_read", "visible_owner", "worker", "undispatched", "shown_error", "format_id", "format_time"}
+READ = {"metrics", "may_read", "visible_owner", "worker", "requests_in_flight", "undispatched", "shown_error"}
+READ |= {"format_id", "format_time", "may_administer", "unreadable"}
 ADMIN = {
     "register_event_type",
     "attach",
@@ -47,7 +48,7 @@ ADMIN = {
     "grant_access",
     "revoke_access",
 }
-LOG = {"deliveries", "attempts", "status", "attached"}
+LOG = {"webhooks", "deliveries", "attempts", "status", "in_flight", "attached"}
 FUNCTIONS = {
     "api": API | REST | PURE,
     "emit": EMIT | REST_EMIT | PURE,
@@ -57,7 +58,7 @@ FUNCTIONS = {
 }
 VIEWS = {"api": REST_VIEWS, "emit": set(), "read": LOG, "admin": LOG | REST_VIEWS | {"api_keys"}, "gateway": set()}
 # What no role needs: triggers call them, and CREATE EXTENSION.
-NOBODYS = {"emit_changes", "webhook_changed", "install", "wants", "delivery_id"}
+NOBODYS = {"emit_changes", "webhook_changed", "restored", "install", "wants", "delivery_id"}
 
 
 def reach(db, role):
@@ -522,7 +523,14 @@ def test_views_either_ask_and_are_barriers_or_read_as_their_reader(shared_db):
         assert view["reloptions"] == [f"{expected}=true"], view["relname"]
         asks = "webhooks.may_" in view["definition"] or "webhooks.visible_owner()" in view["definition"]
         assert (view["relname"] in ours) != asks, view["relname"]
-    assert {view["relname"] for view in views} == LOG | ours | {"waiting", "pending", "api_keys", "webhooks"}
+    assert {view["relname"] for view in views} == LOG | ours | {
+        "waiting",
+        "pending",
+        "backlog",
+        "oldest_due",
+        "api_keys",
+        "webhooks",
+    }
 
 
 def test_conditions_of_a_reader_without_rights_are_not_tried_on_rows(db, receiver):

@@ -34,7 +34,7 @@ CALLS = [
 PURE = ("sign", "verify")
 # These judge who owns the table.
 BY_TABLE = ("attach", "detach")
-VIEWS = ["deliveries", "attempts", "status"]
+VIEWS = ["deliveries", "attempts", "status", "in_flight", "webhooks"]
 
 
 @pytest.fixture(scope="module")

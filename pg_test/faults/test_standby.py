@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from server import PRELOADED
 from standby import Standby
 
 
@@ -58,4 +59,33 @@ def test_a_standby_does_nothing_in_recovery_and_delivers_what_waits_when_it_is_p
     account = flow.finish()
     db.wait_for_states(waiting, delivered=1)
     record("a standby is promoted", account)
+    assert standby.alarms() == []
+
+
+def test_a_stop_on_a_standby_outlasts_its_promotion(make_server, make_database, make_standby, receiver):
+    db = make_database(server=make_server(dict(PRELOADED)))
+    primary = db.server
+    webhook = db.create_webhook(receiver.url())
+    standby = make_standby(db)
+    standby.follows()
+    db.server = standby
+    db.reconnect()
+    assert db.row("SELECT pid, state FROM webhooks.status") == {"pid": None, "state": "standby"}
+    assert db.one("SELECT webhooks.start_worker()") is False
+    assert db.one("SELECT webhooks.stop_worker()") is True
+    assert db.one("SELECT state FROM webhooks.status") == "standby"
+    primary.crash()
+    standby.promote()
+    db.wait_until("SELECT pg_is_in_recovery()", False)
+    launched = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'webhooks launcher'"
+    db.wait_until(launched, 1)
+    assert db.one("SELECT state FROM webhooks.status") == "stopped"
+    db.emit()
+    # Work that waits, and what makes the launcher look again, start nothing.
+    db.execute("CREATE DATABASE another")
+    db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE datname = 'another'", 0)
+    assert db.row("SELECT pid, state, backlog FROM webhooks.status") == {"pid": None, "state": "stopped", "backlog": 1}
+    assert receiver.to() == []
+    db.start_worker()
+    db.wait_for_states(webhook, delivered=1)
     assert standby.alarms() == []

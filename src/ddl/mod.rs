@@ -4,6 +4,7 @@
 mod database;
 mod indexes;
 mod locks;
+mod names;
 mod partitions;
 pub(crate) mod rights;
 mod schema;
@@ -142,6 +143,18 @@ unsafe extern "C-unwind" fn before(
                 error.raise();
             }
         }
+        What::Renames => {
+            // SAFETY: the tag says which statement it is.
+            let refused = unsafe {
+                match (*node).type_ {
+                    pg_sys::NodeTag::T_RenameStmt => names::refusal_of_name(node.cast()),
+                    _ => names::refusal_of_schema(node.cast()),
+                }
+            };
+            if let Some(error) = refused {
+                error.raise();
+            }
+        }
         What::AltersDatabase | What::GivesRight | What::Other => {}
     }
     begun
@@ -166,7 +179,12 @@ unsafe extern "C-unwind" fn after(node: *mut pg_sys::Node, begun: Begun) {
     }
     if !matches!(
         what,
-        What::Creates | What::MakesIndex | What::AltersTable | What::GivesRight | What::Other
+        What::Creates
+            | What::MakesIndex
+            | What::AltersTable
+            | What::Renames
+            | What::GivesRight
+            | What::Other
     ) {
         wake::altered_at_commit();
     }
@@ -184,6 +202,8 @@ fn may_concern(tag: pg_sys::NodeTag) -> bool {
             | pg_sys::NodeTag::T_CreateExtensionStmt
             | pg_sys::NodeTag::T_AlterTableStmt
             | pg_sys::NodeTag::T_GrantStmt
+            | pg_sys::NodeTag::T_RenameStmt
+            | pg_sys::NodeTag::T_AlterObjectSchemaStmt
     )
 }
 
@@ -204,6 +224,8 @@ enum What {
     MakesIndex,
     /// Any table.
     AltersTable,
+    /// Gives anything another name, or another schema.
+    Renames,
     /// Gives a role a right of ours.
     GivesRight,
     Other,
@@ -250,6 +272,9 @@ impl What {
                 }
                 pg_sys::NodeTag::T_IndexStmt => Self::MakesIndex,
                 pg_sys::NodeTag::T_AlterTableStmt => Self::AltersTable,
+                pg_sys::NodeTag::T_RenameStmt | pg_sys::NodeTag::T_AlterObjectSchemaStmt => {
+                    Self::Renames
+                }
                 pg_sys::NodeTag::T_GrantStmt if rights::gives_a_right(node.cast()) => {
                     Self::GivesRight
                 }

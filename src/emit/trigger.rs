@@ -13,7 +13,7 @@ use super::render::{self, NotRendered};
 use super::subscribers::{self, Audience};
 use super::wake;
 use crate::error::Error;
-use crate::seam::clock;
+use crate::seam::{clock, sql, trigger};
 use crate::settings;
 use pgrx::pg_sys;
 use std::rc::Rc;
@@ -34,23 +34,6 @@ pub(super) extern "C" fn pg_finfo_webhook_changed() -> *const pg_sys::Pg_finfo_r
     &raw const V1
 }
 
-/// The trigger data, if the function was called as a trigger.
-unsafe fn trigger_data(fcinfo: pg_sys::FunctionCallInfo) -> &'static pg_sys::TriggerData {
-    // SAFETY: fcinfo is Postgres's; its context, if any, is a node, whose tag says what it is. The data live
-    // as long as the call.
-    unsafe {
-        let context = (*fcinfo).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-            Error::State {
-                message: "function was not called by a trigger".to_owned(),
-                hint: Some("SELECT webhooks.attach('table') makes the triggers.".to_owned()),
-            }
-            .raise();
-        }
-        &*context.cast::<pg_sys::TriggerData>()
-    }
-}
-
 /// Fires after every statement that changes `webhooks.webhook`.
 ///
 /// # Safety
@@ -59,9 +42,13 @@ unsafe fn trigger_data(fcinfo: pg_sys::FunctionCallInfo) -> &'static pg_sys::Tri
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn webhook_changed(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: fcinfo is Postgres's.
-    unsafe { trigger_data(fcinfo) };
+    let data = unsafe { trigger::data(fcinfo) };
+    let inserted = data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_INSERT;
     subscribers::invalidate();
     wake::definitions_at_commit();
+    if inserted && !sql::is_running() {
+        wake::restored_at_commit();
+    }
     pg_sys::Datum::from(0)
 }
 
@@ -73,7 +60,7 @@ pub unsafe extern "C-unwind" fn webhook_changed(fcinfo: pg_sys::FunctionCallInfo
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn emit_changes(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // SAFETY: fcinfo is Postgres's.
-    let data = unsafe { trigger_data(fcinfo) };
+    let data = unsafe { trigger::data(fcinfo) };
     if settings::enabled() {
         // SAFETY: the data are those of the trigger that is being fired.
         if let Err(error) = unsafe { emit(data) } {

@@ -3,13 +3,15 @@
 //! The callback runs after the transaction has become visible, and must not fail: it touches atomics and
 //! latches only.
 
-use crate::shmem::{self, Shared};
+use crate::seam::clock;
+use crate::shmem::{self, Shared, Slot};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 static REGISTERED: AtomicBool = AtomicBool::new(false);
 static EVENTS: AtomicBool = AtomicBool::new(false);
 static DEFINITIONS: AtomicBool = AtomicBool::new(false);
+static RESTORED: AtomicBool = AtomicBool::new(false);
 static DROPPING: AtomicU32 = AtomicU32::new(0);
 static ALTERED: AtomicBool = AtomicBool::new(false);
 
@@ -23,6 +25,12 @@ pub(crate) fn events_at_commit() {
 pub(crate) fn definitions_at_commit() {
     DEFINITIONS.store(true, Ordering::Relaxed);
     register();
+}
+
+/// This transaction has inserted rows that no function of ours has: a dump is being restored.
+pub(crate) fn restored_at_commit() {
+    RESTORED.store(true, Ordering::Relaxed);
+    definitions_at_commit();
 }
 
 /// This transaction has changed a database, or the version of the extension in this one.
@@ -67,6 +75,16 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
             {
                 shared.altered();
             }
+            if RESTORED.swap(false, Ordering::Relaxed)
+                && let Some(slot) = own_slot()
+            {
+                let now = u64::try_from(clock::unix_ms()).unwrap_or(0);
+                let later = |before: u64| Some(now.max(before + 1));
+                // Cannot fail: there is always a later one.
+                let _ = slot
+                    .restored
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+            }
             let definitions = DEFINITIONS.swap(false, Ordering::Relaxed);
             if (EVENTS.swap(false, Ordering::Relaxed) || definitions)
                 && let Some(shared) = shmem::shared()
@@ -78,6 +96,7 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
             EVENTS.store(false, Ordering::Relaxed);
             DEFINITIONS.store(false, Ordering::Relaxed);
+            RESTORED.store(false, Ordering::Relaxed);
             ALTERED.store(false, Ordering::Relaxed);
             drop_is_over();
         }
@@ -85,11 +104,16 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
     }
 }
 
-/// Wakes the worker of this database, or has it started.
-pub(crate) fn wake(shared: &Shared, definitions: bool) {
+/// The slot of this database, taken now if it has none.
+fn own_slot() -> Option<&'static Slot> {
     // SAFETY: a variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    let Some(slot) = shared.find_or_take(database) else {
+    shmem::shared()?.find_or_take(database)
+}
+
+/// Wakes the worker of this database, or has it started.
+pub(crate) fn wake(shared: &Shared, definitions: bool) {
+    let Some(slot) = own_slot() else {
         return;
     };
     if definitions {

@@ -10,7 +10,8 @@ use pgrx::{Spi, pg_sys};
 use std::ffi::CStr;
 use webhooks_core::quote::quote;
 
-/// The statements that give a role ($1) a right: its type ($2), schemas ($3), functions ($4), views ($5).
+/// The statements that give a role ($1) a right: its type ($2), schemas ($3), functions ($4), views ($5). An extension
+/// that was not updated yet may not have all of them.
 static GRANTS: Statement = Statement::new(
     c"SELECT pg_catalog.format('GRANT USAGE ON TYPE webhooks.%I TO %I', $2, $1)
       UNION ALL
@@ -20,7 +21,8 @@ static GRANTS: Statement = Statement::new(
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
        WHERE n.nspname || '.' || p.proname = ANY ($4)
       UNION ALL
-      SELECT pg_catalog.format('GRANT SELECT ON %s TO %I', v.name::pg_catalog.regclass, $1) FROM pg_catalog.unnest($5) AS v(name)",
+      SELECT pg_catalog.format('GRANT SELECT ON %s TO %I', pg_catalog.to_regclass(v.name), $1)
+        FROM pg_catalog.unnest($5) AS v(name) WHERE pg_catalog.to_regclass(v.name) IS NOT NULL",
     NAMES,
 );
 /// The statements that take it away.
@@ -31,7 +33,8 @@ static REVOKES: Statement = Statement::new(
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
        WHERE n.nspname || '.' || p.proname = ANY ($4)
       UNION ALL
-      SELECT pg_catalog.format('REVOKE SELECT ON %s FROM %I', v.name::pg_catalog.regclass, $1) FROM pg_catalog.unnest($5) AS v(name)
+      SELECT pg_catalog.format('REVOKE SELECT ON %s FROM %I', pg_catalog.to_regclass(v.name), $1)
+        FROM pg_catalog.unnest($5) AS v(name) WHERE pg_catalog.to_regclass(v.name) IS NOT NULL
       UNION ALL
       SELECT pg_catalog.format('REVOKE USAGE ON TYPE webhooks.%I FROM %I', $2, $1)",
     NAMES,
@@ -170,10 +173,12 @@ const REST_VIEWS: [&str; 3] = [
     "webhooks_api.deliveries",
     "webhooks_api.attempts",
 ];
-const LOG_VIEWS: [&str; 4] = [
+const LOG_VIEWS: [&str; 6] = [
+    "webhooks.webhooks",
     "webhooks.deliveries",
     "webhooks.attempts",
     "webhooks.status",
+    "webhooks.in_flight",
     "webhooks.attached",
 ];
 /// With what the views call, which Postgres lets the views' readers execute.
@@ -181,7 +186,10 @@ const READ: &[&str] = &[
     "webhooks.visible_owner",
     "webhooks.metrics",
     "webhooks.may_read",
+    "webhooks.may_administer",
+    "webhooks.unreadable",
     "webhooks.worker",
+    "webhooks.requests_in_flight",
     "webhooks.undispatched",
     "webhooks.shown_error",
     "webhooks.format_id",
@@ -240,10 +248,12 @@ pub(crate) fn complete_rights(
 }
 
 /// Functions that views call, which PostgreSQL lets the views' readers execute. Each judges its caller.
-pub(crate) const CALLED_BY_VIEWS: [&str; 8] = [
+pub(crate) const CALLED_BY_VIEWS: [&str; 10] = [
     "webhooks.visible_owner",
     "webhooks.may_read",
+    "webhooks.may_administer",
     "webhooks.worker",
+    "webhooks.requests_in_flight",
     "webhooks.undispatched",
     "webhooks.shown_error",
     "webhooks.unreadable",

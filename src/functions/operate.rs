@@ -6,8 +6,9 @@ use crate::emit::wake;
 use crate::error::{Error, reply};
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Statement};
-use crate::seam::wait;
+use crate::seam::{clock, wait};
 use crate::shmem::{self, Shared, Slot, State};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::fmt::Write as _;
@@ -74,19 +75,15 @@ fn worker() -> TableIterator<
     reply(access::must_be_reader("worker()"));
     // SAFETY: a variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
-    let row = match shmem::shared().and_then(|shared| shared.find(database)) {
-        None => (None, State::None.word().to_owned(), 0, 0, 0),
+    let slot = shmem::shared().and_then(|shared| shared.find(database));
+    let state = state(slot).to_owned();
+    let row = match slot {
+        None => (None, state, 0, 0, 0),
         Some(slot) => {
             let pid = Some(slot.pid.load(Ordering::Acquire)).filter(|&pid| pid != 0);
-            let stopped = slot.stopped.load(Ordering::Acquire) && pid.is_none();
-            let state = if stopped {
-                "stopped"
-            } else {
-                slot.state().word()
-            };
             (
                 pid,
-                state.to_owned(),
+                state,
                 slot.in_flight.load(Ordering::Relaxed) as i32,
                 slot.threads.load(Ordering::Relaxed) as i32,
                 slot.truncated.load(Ordering::Relaxed) as i64,
@@ -94,6 +91,50 @@ fn worker() -> TableIterator<
         }
     };
     TableIterator::once(row)
+}
+
+/// Requests of this database's worker that are under way.
+#[pg_extern(sql = false)]
+fn requests_in_flight() -> TableIterator<
+    'static,
+    (
+        name!(webhook_id, pgrx::Uuid),
+        name!(delivery_id, pgrx::Uuid),
+        name!(since, TimestampWithTimeZone),
+        name!(phase, String),
+    ),
+> {
+    reply(access::must_be_reader("in_flight"));
+    // SAFETY: a variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let requests = shmem::shared().map_or_else(Vec::new, |shared| shared.in_flight.of(database));
+    TableIterator::new(requests.into_iter().filter_map(|it| {
+        let id = |id: uuid::Uuid| pgrx::Uuid::from_bytes(id.into_bytes());
+        let since = TimestampWithTimeZone::try_from(clock::timestamp_of(it.since_ms)).ok()?;
+        let phase = it.phase.words().to_owned();
+        Some((id(it.webhook), id(it.delivery), since, phase))
+    }))
+}
+
+/// Whether this server is a standby, or has not been promoted yet: there are no workers then.
+fn is_standby() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// What the worker of this database does, or why there is none.
+fn state(slot: Option<&Slot>) -> &'static str {
+    if shmem::shared().is_none() {
+        return "not preloaded";
+    }
+    if is_standby() {
+        return "standby";
+    }
+    match slot {
+        Some(slot) if slot.is_stopped() => "stopped",
+        Some(slot) => slot.state().word(),
+        None => State::None.word(),
+    }
 }
 
 #[pg_extern(sql = false)]
@@ -109,6 +150,9 @@ fn start_worker() -> bool {
         if slot.pid.load(Ordering::Acquire) == 0 {
             // What kept the last one from running is to be found again, or not.
             slot.change_state(state, State::Starting);
+        }
+        if is_standby() {
+            return Ok(false);
         }
         shared()?.wake_launcher();
         let mut running = false;

@@ -11,4 +11,5 @@ pub(crate) mod sql;
 pub(crate) mod subtransaction;
 pub(crate) mod table;
 pub(crate) mod transaction;
+pub(crate) mod trigger;
 pub(crate) mod wait;

@@ -1,6 +1,7 @@
 //! Statements of our own: constants with kept plans. Main thread only.
 
 use pgrx::{FromDatum, IntoDatum, pg_sys};
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -19,6 +20,11 @@ impl Statement {
             types,
             plan: AtomicPtr::new(std::ptr::null_mut()),
         }
+    }
+
+    /// How many parameters it has.
+    pub(crate) fn parameters(&self) -> usize {
+        self.types.len()
     }
 
     fn plan(&self) -> pg_sys::SPIPlanPtr {
@@ -45,8 +51,35 @@ impl Statement {
 /// A connection to SPI; rows that were read live until it ends.
 pub(crate) struct Connection(());
 
+thread_local! {
+    /// How many calls of `connect` are under way, one within the other.
+    static RUNNING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts a call of `connect` for as long as it lives, also when an ERROR ends it.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        RUNNING.set(RUNNING.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.set(RUNNING.get() - 1);
+    }
+}
+
+/// Whether a statement of our own is running: triggers on our tables ask.
+pub(crate) fn is_running() -> bool {
+    RUNNING.get() > 0
+}
+
 /// Runs `work` with SPI connected. An ERROR on the way ends the connection with the (sub)transaction.
 pub(crate) fn connect<R>(work: impl FnOnce(&Connection) -> R) -> R {
+    let _running = Running::begin();
     // SAFETY: in a transaction, as every caller is; matched by SPI_finish below.
     unsafe {
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as i32 {

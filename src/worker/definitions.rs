@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use uuid::Uuid;
 use webhooks_core::id::{self, Kind};
-use webhooks_schedule::Definition;
+use webhooks_schedule::{Definition, Position};
 
 static VERSIONS: Statement =
     Statement::new(c"SELECT w.id, w.ctid, w.xmin FROM webhooks.webhook w", &[]);
@@ -33,6 +33,11 @@ static ORPHANS: Statement = Statement::new(
 static EVER: Statement = Statement::new(
     c"SELECT EXISTS (SELECT FROM webhooks.webhook) OR EXISTS (SELECT FROM webhooks.deleted_webhook)",
     &[],
+);
+static RESTORED: Statement = Statement::new(c"SELECT restored_at FROM webhooks.worker_state", &[]);
+static NOTE_RESTORED: Statement = Statement::new(
+    c"UPDATE webhooks.worker_state SET restored_at = $1",
+    &[pg_sys::TIMESTAMPTZOID],
 );
 /// A webhook that is older than this when it is seen first has come with a dump, or is taken for one that has: what
 /// follows from that is only that everything is read again.
@@ -59,6 +64,10 @@ pub(super) struct Definitions {
     pub(super) awaited: bool,
     /// Until then rows may come that belong to a dump, in any order.
     pub(super) restoring_until_ms: u64,
+    /// When rows of a dump last came that were looked at, Unix milliseconds; 0: never.
+    restored_ms: u64,
+    /// Figures in the tables have been merged with those of a dump: memory is to follow them.
+    merged: bool,
     /// Webhooks whose rows cannot be read, and the reason that the log tells already.
     told: HashMap<Uuid, String>,
 }
@@ -109,6 +118,12 @@ impl Definitions {
         LOOKS.store(1, Ordering::Relaxed);
     }
 
+    /// Whether a restore may be going on, so that what seems to be of no use may be needed by rows that are yet to come.
+    pub(super) fn is_restoring(&self) -> bool {
+        let now = u64::try_from(clock::unix_ms()).unwrap_or(0);
+        now < self.restored_ms.saturating_add(RESTORING_MS)
+    }
+
     /// Whether somebody has committed a change that was not looked at.
     pub(super) fn have_changed(&self, slot: &Slot) -> bool {
         slot.definitions.load(Ordering::Acquire) != self.seen
@@ -145,6 +160,7 @@ impl Worker {
         }
         Definitions::look_again();
         let counted = self.slot.definitions.load(Ordering::Acquire);
+        let restored_ms = self.slot.restored.load(Ordering::Acquire);
         let changes = transaction(c"loading webhooks", Isolation::RepeatableRead, || {
             let table = match crate::seam::owner::relation(c"webhook") {
                 Ok(table) => table,
@@ -154,9 +170,12 @@ impl Worker {
             sql::connect(|spi| {
                 let changes = self.changes(spi, i64::MAX);
                 let awaited = self.are_awaited(spi, changes.as_ref());
+                let noted = spi.read(&RESTORED, &[]).time(0, 1);
+                self.definitions.restored_ms = u64::try_from(noted.unwrap_or(0)).unwrap_or(0);
                 (changes, awaited)
             })
         })?;
+        self.definitions.restored_ms = self.definitions.restored_ms.max(restored_ms);
         self.definitions.seen = counted;
         self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
         if let (Some(changes), awaited) = changes {
@@ -189,6 +208,42 @@ impl Worker {
         if !over.is_empty() {
             Definitions::look_again();
         }
+    }
+
+    /// Reads everything again if rows have come that a dump brought: they may be of anything, and anywhere.
+    pub(super) fn follow_restore(&mut self) {
+        let restored_ms = self.slot.restored.load(Ordering::Acquire);
+        if restored_ms <= self.definitions.restored_ms {
+            return;
+        }
+        // Then the tables have all figures, and memory may take them from there.
+        self.write_stats();
+        if self.scheduler.has_stats() {
+            return;
+        }
+        let noted = transaction(c"restored", Isolation::ReadCommitted, || {
+            sql::connect(|spi| {
+                let at = i64::try_from(restored_ms).unwrap_or(i64::MAX);
+                spi.write(&NOTE_RESTORED, &[sql::time(at)]).len()
+            })
+        });
+        if let Err(error) = noted.and_then(|_| self.load_set_aside()) {
+            return self.rolled_back(super::DISPATCH, "restored", &error);
+        }
+        self.definitions.restored_ms = restored_ms;
+        self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
+        self.definitions.merged = true;
+        self.definitions.forget_versions();
+        self.read_all_again();
+        self.reread_restored();
+    }
+
+    /// Has the outbox and the retries read from their beginning.
+    pub(super) fn read_all_again(&mut self) {
+        self.position = Position::new();
+        self.durable_below = None;
+        self.polled_ms = 0;
+        self.scheduler.reread_due();
     }
 
     /// Has everything read that webhooks may have waiting which came with a dump: its rows come in any order.
@@ -277,15 +332,18 @@ impl Worker {
     }
 
     fn apply(&mut self, changes: Changes) {
+        let merged = std::mem::take(&mut self.definitions.merged);
         for (mut definition, version) in changes.loaded {
             let id = definition.id;
             self.definitions.tell(&definition);
             let known = self.scheduler.index_of(id);
             let known = known.map(|index| self.scheduler.definition(index));
             if let Some(known) = known.filter(|it| it.activation == definition.activation) {
-                // The figures in memory are ahead of those in the table.
-                definition.failing_since_ms = known.failing_since_ms;
-                definition.failed_since_success = known.failed_since_success;
+                // The figures in memory are ahead of those in the table, but for what a dump has brought.
+                if !merged {
+                    definition.failing_since_ms = known.failing_since_ms;
+                    definition.failed_since_success = known.failed_since_success;
+                }
                 // So is the knowledge of having switched it off.
                 if !known.active && self.settling.disabled(id) {
                     definition.active = false;
@@ -299,6 +357,7 @@ impl Worker {
         for id in changes.gone {
             self.definitions.versions.remove(&id);
             self.definitions.told.remove(&id);
+            self.troubles.forget(id);
             self.scheduler.remove(id, clock::now());
             self.upkeep.cancel(id);
         }

@@ -118,6 +118,7 @@ impl Worker {
         if !poll && !self.position.has_more() && !self.slot.woken.load(Ordering::Acquire) {
             return;
         }
+        self.follow_restore();
         // Whatever is committed from here on wakes again.
         self.slot.woken.store(false, Ordering::Release);
         if poll {
@@ -325,10 +326,7 @@ impl Worker {
         self.position.read_to(read.to);
         if restored {
             // What came with them may be anywhere, and was passed over while they were awaited.
-            self.position = Position::new();
-            self.durable_below = None;
-            self.polled_ms = 0;
-            self.scheduler.reread_due();
+            self.read_all_again();
         }
         let bytes = read.found.iter().map(Found::bytes).sum::<usize>();
         self.learn_size(bytes, read.found.len());

@@ -3,6 +3,7 @@
 
 mod definitions;
 mod dispatch;
+mod journal;
 mod keys;
 mod reports;
 mod rows;
@@ -12,11 +13,13 @@ mod unreadable;
 mod upkeep;
 mod write;
 
+use crate::in_flight::Shown;
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::seam::{clock, raw};
 use crate::settings::Settings;
 use crate::shmem::{self, Slot, State};
 use definitions::Definitions;
+use journal::Reason;
 use pgrx::pg_sys;
 use pgrx::prelude::PgSqlErrorCode;
 use reports::Reports;
@@ -26,8 +29,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use unreadable::SetAside;
 use upkeep::Upkeep;
-use webhooks_deliver::{Job, Network, Outcome, Pool};
-use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler};
+use webhooks_deliver::{Job, Network, Outcome, Pool, StartError};
+use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler, Troubles};
 
 /// How often the outbox is looked at without having been woken: for prepared transactions, and rows from a
 /// restore or replication.
@@ -65,6 +68,8 @@ pub(crate) struct Worker {
     descriptors: usize,
     scheduler: Scheduler,
     pool: Pool,
+    /// Requests under way, where everybody can look.
+    shown: Shown,
     position: Position,
     /// Bytes of data of an event, on the average of the last read.
     row_bytes: usize,
@@ -75,6 +80,9 @@ pub(crate) struct Worker {
     set_aside: SetAside,
     upkeep: Upkeep,
     reports: Reports,
+    troubles: Troubles,
+    /// Name of the database, for the log.
+    database: String,
     /// What was known of the database when the worker connected, and when that was last looked at.
     place: Place,
     placed_ms: u64,
@@ -142,8 +150,10 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, arg: pg_sys::Datum) {
     if let Some(shared) = shmem::shared() {
-        if let Some(slot) = shared.find(pg_sys::Oid::from(arg.value() as u32)) {
-            slot.release();
+        if let Some(slot) = shared.find(pg_sys::Oid::from(arg.value() as u32))
+            && slot.release()
+        {
+            shared.in_flight.give_back(arg.value() as u32);
         }
         shared.wake_launcher();
     }
@@ -227,10 +237,14 @@ impl Worker {
     fn obey(&mut self) {
         // SAFETY: a flag of this process, set by a signal handler.
         let reload = unsafe { pg_sys::ConfigReloadPending != 0 };
-        let unwanted =
-            self.slot.stopped.load(Ordering::Acquire) || self.slot.dropping.load(Ordering::Acquire);
-        if is_to_end() || unwanted {
-            self.leave();
+        if is_to_end() {
+            self.leave(Reason::Terminated);
+        }
+        if self.slot.stopped.load(Ordering::Acquire) {
+            self.leave(Reason::Stopped);
+        }
+        if self.slot.dropping.load(Ordering::Acquire) {
+            self.leave(Reason::Dropped);
         }
         // Between statements there is nothing to cancel: an error would only end the worker, and not in good order.
         // SAFETY: a flag of this process.
@@ -249,7 +263,7 @@ impl Worker {
     }
 
     /// Ends in good order: what has come in is written, what is under way will be sent again.
-    fn leave(&mut self) -> ! {
+    fn leave(&mut self, reason: Reason) -> ! {
         // SAFETY: a flag of this process, which is about to end. The request is obeyed, and is not to end the last
         // transaction. Interrupts are not held: somebody's lock is waited for no longer than lock_timeout.
         unsafe {
@@ -259,6 +273,7 @@ impl Worker {
         self.settle_all();
         self.write_stats();
         settle::flush_wal();
+        journal::ended(&self.database, reason);
         self.slot.left.store(true, Ordering::Release);
         exit(None);
     }
@@ -278,8 +293,12 @@ impl Worker {
             let done = start::with_or_without_ca_file(&settings, |network| {
                 self.pool.reconfigure(network.clone())
             });
-            if let Err(error) = done {
-                pgrx::warning!("webhooks goes on with the old network settings: {error}");
+            match done {
+                Ok(((), unloaded)) => self.note_ca_file(unloaded),
+                Err(error) => {
+                    pgrx::warning!("webhooks goes on with the old network settings: {error}");
+                    self.settling.note_error(error.to_string());
+                }
             }
         }
         if settings == self.settings {
@@ -291,6 +310,14 @@ impl Worker {
         self.scheduler.settings_changed();
         self.definitions.forget_versions();
         self.polled_ms = 0;
+    }
+
+    /// Notes why `webhooks.ca_file` could not be loaded, if it could not.
+    fn note_ca_file(&mut self, unloaded: Option<StartError>) {
+        if let Some(error) = unloaded {
+            self.settling
+                .note_error(format!("webhooks.ca_file: {error}"));
+        }
     }
 
     fn show_state(&self) {
@@ -312,7 +339,10 @@ impl Worker {
         self.placed_ms = now;
         self.altered = altered;
         match transaction(c"settings", Isolation::ReadCommitted, start::place) {
-            Ok(place) if place != self.place => self.leave(),
+            Ok(place) if place != self.place => self.leave(match place.version {
+                None => Reason::NoExtension,
+                Some(_) => Reason::Altered,
+            }),
             Ok(_) => {}
             Err(error) => self.rolled_back(UPKEEP, "settings", &error),
         }
@@ -321,6 +351,7 @@ impl Worker {
     fn collect(&mut self, outcomes: &mut Vec<Outcome>) {
         self.pool.drain(outcomes);
         for outcome in outcomes.drain(..) {
+            self.shown.ended(outcome.token);
             let ended = settle::ended(outcome);
             self.end(ended);
         }
@@ -346,6 +377,12 @@ impl Worker {
             };
             match claim.endpoint {
                 Ok(endpoint) => self.pool.submit(Job {
+                    progress: self.shown.begins(
+                        claim.token,
+                        claim.target.webhook,
+                        claim.delivery,
+                        clock::unix_ms(),
+                    ),
                     token: claim.token,
                     event: claim.event,
                     target: claim.target,
@@ -422,6 +459,7 @@ impl Worker {
     /// again, when its stage has paused.
     fn rolled_back(&mut self, stage: &'static str, what: &str, error: &RolledBack) {
         if start::extension_is_gone() {
+            journal::ended(&self.database, Reason::NoExtension);
             exit(Some((self.slot, State::NoExtension)));
         }
         pgrx::log!("webhooks: {what} was rolled back: {}", error.message);

@@ -218,6 +218,7 @@ impl Worker {
                 }
                 for unit in &units {
                     self.reports.count(unit);
+                    self.tell_of(unit);
                 }
             }
             Err(error) if is_transient(error.code) || super::start::extension_is_gone() => {

@@ -6,9 +6,11 @@ use super::reports::Reports;
 use super::settle::Settling;
 use super::unreadable::SetAside;
 use super::upkeep::Upkeep;
-use super::{SWEEP_MS, Worker, exit, limits, network};
+use super::{SWEEP_MS, Worker, exit, journal, limits, network};
 use crate::error::Error;
+use crate::in_flight::Shown;
 use crate::seam::clock;
+use crate::seam::owner;
 use crate::seam::sql::{self, Statement};
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use crate::settings::Settings;
@@ -19,7 +21,7 @@ use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 use webhooks_deliver::{Network, Pool, StartError};
-use webhooks_schedule::{Pauses, Position, Scheduler};
+use webhooks_schedule::{Pauses, Position, Scheduler, Troubles};
 
 /// What the worker relies on, whatever the database or its owner has set.
 const PINNED: &[(&CStr, &CStr)] = &[
@@ -95,7 +97,7 @@ pub(super) struct Place {
     /// It takes connections and is no template.
     servable: bool,
     /// Version of the extension.
-    version: Option<String>,
+    pub(super) version: Option<String>,
 }
 
 /// Whether the database has the extension no longer.
@@ -113,6 +115,7 @@ pub(super) fn extension_is_gone() -> bool {
 
 /// The worker, ready to run; `None`: this database is not to be served now.
 pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
+    let shared = shmem::shared()?;
     for (name, value) in PINNED {
         // SAFETY: both are NUL-terminated; the process is connected.
         unsafe {
@@ -139,7 +142,10 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         Err(error) => fail(&error),
     }
     let altered = alterations();
-    let place = match transaction(c"starting", Isolation::ReadCommitted, place) {
+    let found = transaction(c"starting", Isolation::ReadCommitted, || {
+        (place(), owner::database_name())
+    });
+    let (place, database) = match found {
         Ok(found) => found,
         Err(error) => fail(&error),
     };
@@ -153,8 +159,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         };
         Pool::start(limits, network.clone())
     });
-    let pool = match pool {
-        Ok(pool) => pool,
+    let (pool, unloaded) = match pool {
+        Ok(done) => done,
         Err(error) => pgrx::error!("webhooks cannot start its delivery threads: {error}"),
     };
     let mut worker = Worker {
@@ -164,6 +170,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         settings,
         scheduler: Scheduler::new(),
         pool,
+        shown: Shown::new(&shared.in_flight, slot.oid()),
         position: Position::new(),
         // Of the first rows nothing is known.
         row_bytes: 1 << 16,
@@ -173,6 +180,8 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         set_aside: SetAside::default(),
         upkeep: Upkeep::default(),
         reports: Reports::default(),
+        troubles: Troubles::default(),
+        database,
         place,
         placed_ms: clock::mono_ms(),
         altered,
@@ -201,7 +210,9 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         }
         Err(error) => fail(&error),
     }
+    worker.note_ca_file(unloaded);
     slot.woken.store(true, Ordering::Release);
+    journal::started(&worker.database, worker.scheduler.webhooks().count());
     Some(worker)
 }
 
@@ -221,22 +232,23 @@ fn descriptors(wanted: usize) -> usize {
 }
 
 /// Sets the network up; without `webhooks.ca_file` if that cannot be loaded, since it must stop neither the
-/// deliveries that do not need it nor a change of the address guard.
+/// deliveries that do not need it nor a change of the address guard. With it, why it was not loaded.
 pub(super) fn with_or_without_ca_file<T>(
     settings: &Settings,
     set_up: impl Fn(&Network) -> Result<T, StartError>,
-) -> Result<T, StartError> {
+) -> Result<(T, Option<StartError>), StartError> {
     let whole = network(settings);
-    set_up(&whole).or_else(|error| {
-        if whole.ca_file.is_none() {
-            return Err(error);
-        }
-        pgrx::warning!("webhooks does without webhooks.ca_file: {error}");
-        set_up(&Network {
-            ca_file: None,
-            ..whole.clone()
-        })
-    })
+    let unloaded = match set_up(&whole) {
+        Ok(done) => return Ok((done, None)),
+        Err(error) if whole.ca_file.is_none() => return Err(error),
+        Err(error) => error,
+    };
+    pgrx::warning!("webhooks does without webhooks.ca_file: {unloaded}");
+    let done = set_up(&Network {
+        ca_file: None,
+        ..whole
+    })?;
+    Ok((done, Some(unloaded)))
 }
 
 fn fail(error: &RolledBack) -> ! {
@@ -255,6 +267,7 @@ fn look(slot: &Slot) -> State {
         }
         if rows.get(0, 2) == Some(true) {
             if !slot.accept_clone.swap(false, Ordering::AcqRel) {
+                journal::is_cloned(&owner::database_name());
                 return State::Cloned;
             }
             spi.write(&MOVE_HOME, &[]);

@@ -206,8 +206,9 @@ impl Worker {
         let Some(pass) = self.upkeep.pass else { return };
         let (before_ms, stage, after) = (pass.before_ms, pass.stage, pass.after);
         let floor = webhooks_core::id::floor_of(u64::try_from(before_ms).unwrap_or(0));
-        // Events are older than their deliveries: while the outbox is not read, none may go.
-        let behind = self.position.has_more();
+        // Events are older than their deliveries: while the outbox is not read, none may go. Nor while a dump may bring
+        // what needs them.
+        let behind = self.position.has_more() || self.definitions.is_restoring();
         let next = transaction(c"retention", Isolation::ReadCommitted, || {
             sql::connect(|spi| match stage {
                 Stage::Deliveries => {

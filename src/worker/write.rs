@@ -79,6 +79,7 @@ static DISABLE: Statement = Statement::new(
        WHERE d.activation <> excluded.activation",
     &[pg_sys::UUIDOID, pg_sys::INT4OID, pg_sys::TEXTOID],
 );
+/// Failures are added to those in the table, which may have come with a dump and be unknown to memory.
 static STATS: Statement = Statement::new(
     c"INSERT INTO webhooks.webhook_stats AS s
              (webhook_id, total_attempts, successful_deliveries, failed_deliveries, last_delivery, activation, failing_since,
@@ -91,8 +92,11 @@ static STATS: Statement = Statement::new(
              failed_deliveries = s.failed_deliveries + excluded.failed_deliveries,
              last_delivery = greatest(s.last_delivery, excluded.last_delivery),
              activation = excluded.activation,
-             failing_since = excluded.failing_since,
-             failed_since_success = excluded.failed_since_success",
+             failing_since = CASE WHEN s.activation = excluded.activation AND excluded.last_delivery IS NULL
+                                  THEN least(s.failing_since, excluded.failing_since) ELSE excluded.failing_since END,
+             failed_since_success = CASE WHEN s.activation = excluded.activation AND excluded.last_delivery IS NULL
+                                         THEN s.failed_since_success + excluded.failed_deliveries
+                                         ELSE excluded.failed_since_success END",
     &[
         pg_sys::UUIDARRAYOID,
         pg_sys::INT8ARRAYOID,

@@ -27,7 +27,7 @@ use webhooks_core::address::Guard;
 use webhooks_core::endpoint::{Endpoint, Rules};
 use webhooks_core::request::{Event, Target, build};
 use webhooks_core::secret::Secret;
-use webhooks_deliver::{Job, Limits, Network, Pool};
+use webhooks_deliver::{Job, Limits, Network, Pool, Progress};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many jobs are submitted for each thread.
@@ -125,6 +125,7 @@ fn by_pool(work: &Work) -> u64 {
                 delivery: Uuid::from_u128(u128::from(submitted)),
                 attempt: 1,
                 timeout: TIMEOUT,
+                progress: Progress::default(),
             });
             submitted += 1;
         }

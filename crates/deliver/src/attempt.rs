@@ -13,6 +13,7 @@ use webhooks_core::request::{self, Event, Target};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::pool::Limits;
+use crate::progress::{Phase, Progress};
 
 /// A request to make.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Job {
     pub attempt: u32,
     /// Bounds the whole request, from the moment a thread takes it: name, connection, TLS, sending, and the answer.
     pub timeout: Duration,
+    /// Where to tell how far it has come.
+    pub progress: Progress,
 }
 
 /// What became of a job.
@@ -88,6 +91,7 @@ pub(crate) fn attempt(
     started_ms: i64,
     begun: Instant,
 ) -> Attempted {
+    job.progress.is(Phase::Connecting);
     let request = request::build(
         &job.event,
         &job.target,
@@ -98,25 +102,29 @@ pub(crate) fn attempt(
     let left = job.timeout.saturating_sub(begun.elapsed());
     Attempted {
         truncated: request.truncated,
-        result: post(client, &job.endpoint, request, left, limits),
+        result: post(client, job, request, left, limits),
     }
 }
 
 fn post(
     client: &Client,
-    endpoint: &Endpoint,
+    job: &Job,
     request: request::Request,
     timeout: Duration,
     limits: &Limits,
 ) -> Result<Answer, Failure> {
-    let mut builder = http::Request::post(endpoint.url.as_str());
+    let progress = job.progress;
+    let mut builder = http::Request::post(job.endpoint.url.as_str());
     for (name, value) in &request.headers {
         builder = builder.header(name.as_str(), value.as_str());
     }
     let body = request.body.into_bytes();
     let request = builder
         .header(http::header::CONTENT_LENGTH, body.len())
-        .body(SendBody::from_owned_reader(Sent(Cursor::new(body))))
+        .body(SendBody::from_owned_reader(Sent {
+            body: Cursor::new(body),
+            progress,
+        }))
         .map_err(|_| Failure::BadRequest("invalid url or header"))?;
     let request = client
         .agent
@@ -124,6 +132,7 @@ fn post(
         .timeout_global(Some(timeout))
         .build();
     let (head, body) = client.agent.run(request)?.into_parts();
+    progress.is(Phase::Reading);
     let retry_after = head
         .headers
         .get(http::header::RETRY_AFTER)
@@ -138,14 +147,20 @@ fn post(
 }
 
 /// A body that takes no memory any more when it has been sent: to wait for the answer is most of a request's time.
-struct Sent(Cursor<Vec<u8>>);
+struct Sent {
+    body: Cursor<Vec<u8>>,
+    progress: Progress,
+}
 
 impl Read for Sent {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.0.read(into)?;
-        if self.0.position() == self.0.get_ref().len() as u64 {
-            self.0 = Cursor::default();
+        let count = self.body.read(into)?;
+        let ends = self.body.position() == self.body.get_ref().len() as u64;
+        if ends {
+            self.body = Cursor::default();
         }
+        self.progress
+            .is(if ends { Phase::Waiting } else { Phase::Sending });
         Ok(count)
     }
 }

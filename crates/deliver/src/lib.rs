@@ -9,6 +9,7 @@
 //! | `pool` | the pool: jobs to the delivery threads, each on a fiber of its own |
 //! | `fiber` | many fibers on one thread, and what they wait for |
 //! | `attempt` | one request, from the signature to the answer |
+//! | `progress` | how far a request has come |
 //! | `outcomes` | the way back, and the descriptor |
 //! | `client` | one configuration of the network |
 //! | `resolver` | names to addresses; the address guard |
@@ -30,6 +31,7 @@ mod fiber;
 mod kept;
 mod outcomes;
 mod pool;
+mod progress;
 mod resolver;
 mod socket;
 mod sync;
@@ -42,5 +44,6 @@ pub use client::Network;
 pub use descriptors::raise_descriptors;
 pub use failure::Failure;
 pub use pool::{Limits, Pool};
+pub use progress::{Phase, Progress};
 pub use resolver::{Lookup, SystemLookup};
 pub use tls::StartError;

@@ -15,6 +15,7 @@ mod pauses;
 mod record;
 mod scheduler;
 mod snapshot;
+mod trouble;
 
 pub use batch::{Batch, QueueRow};
 pub use endpoint::{Definition, StatsDelta};
@@ -25,3 +26,4 @@ pub use record::{
 };
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler};
 pub use snapshot::{Position, Snapshot, Stretch};
+pub use trouble::{News, Troubles};

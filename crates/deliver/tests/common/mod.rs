@@ -21,7 +21,7 @@ use webhooks_core::address::Guard;
 use webhooks_core::endpoint::{Endpoint, Rules};
 use webhooks_core::request::{Event, Target};
 use webhooks_core::secret::Secret;
-use webhooks_deliver::{Answer, Failure, Job, Limits, Lookup, Network, Outcome, Pool};
+use webhooks_deliver::{Answer, Failure, Job, Limits, Lookup, Network, Outcome, Pool, Progress};
 
 /// Long enough for any machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,6 +62,7 @@ pub fn job(token: u64, url: &str) -> Job {
         delivery: uuid::Uuid::from_u128(u128::from(token)),
         attempt: 1,
         timeout: Duration::from_secs(20),
+        progress: Progress::default(),
     }
 }
 
