@@ -223,7 +223,7 @@ SELECT least(
                       FROM (SELECT q.id, q.seq, coalesce(q.due, to_timestamp(q.seq / 1000000.0)) AS since
                               FROM webhooks.queue q WHERE q.webhook_id = t.webhook_id ORDER BY q.seq LIMIT 100) f
                      WHERE f.since <= clock_timestamp()
-                       AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = f.id)
+                       AND f.id <> ALL (ARRAY(SELECT a.id FROM webhooks.set_aside a))
                      ORDER BY f.seq LIMIT 1) d
              WHERE NOT EXISTS (SELECT FROM webhooks.disabled x
                                 WHERE x.webhook_id = w.id AND x.activation = w.activation)),

@@ -84,6 +84,19 @@ def test_what_no_worker_is_to_send_now_is_not_pending_for_long(db, receiver):
     db.wait_until("SELECT oldest_pending_seconds FROM webhooks.status", lambda seconds: seconds > 0.1)
 
 
+def test_an_owner_is_told_the_same_of_its_own(db, receiver):
+    tenant = db.as_owner("alice")
+    told = "SELECT (webhooks_api.status() -> 'data' ->> 'oldest_pending_seconds')::float8"
+    db.stop_worker()
+    webhook = db.create_webhook(receiver.url(), session=tenant)
+    db.execute(QUEUE, uuid_of(webhook), db.one("SELECT now() + interval '1 day'"), 1)
+    assert db.one(told, session=tenant) == 0
+    db.execute("UPDATE webhooks.queue SET due = now() - interval '100 s'")
+    assert 100 <= db.one(told, session=tenant) < 110
+    db.update_webhook(webhook, active=False)
+    assert db.one(told, session=tenant) == 0
+
+
 def test_a_backlog_is_counted_in_bounded_time(db, receiver):
     webhook = db.create_webhook(receiver.url(), active=False)
     db.stop_worker()

@@ -217,7 +217,7 @@ fn metrics() -> String {
                     Metric {
                         name: "webhooks_oldest_pending_seconds",
                         kind: "gauge",
-                        help: "Age of the oldest of them.",
+                        help: "How long the oldest has been due.",
                         value: rows.get::<f64>(0, 2).unwrap_or(0.0),
                     },
                     Metric {

@@ -133,12 +133,13 @@ mod tests {
         let mut troubles = Troubles::default();
         let told = |troubles: &mut Troubles, now| {
             (0..100)
-                .map(|it| u32::from(troubles.attempted(webhook(it), FAILED, now).is_some()))
-                .sum::<u32>()
+                .filter(|&it| troubles.attempted(webhook(it), FAILED, now).is_some())
+                .count()
         };
-        assert_eq!(told(&mut troubles, MINUTE_MS), MOST_A_MINUTE);
+        let most = MOST_A_MINUTE as usize;
+        assert_eq!(told(&mut troubles, MINUTE_MS), most);
         assert_eq!(told(&mut troubles, MINUTE_MS + 1), 0);
-        assert_eq!(told(&mut troubles, 2 * MINUTE_MS), MOST_A_MINUTE);
+        assert_eq!(told(&mut troubles, 2 * MINUTE_MS), most);
     }
 
     #[test]
