@@ -51,6 +51,9 @@ COMMENT ON COLUMN webhooks.attached.include_vectors IS 'Whether columns of pgvec
 ALTER TABLE webhooks.home ADD COLUMN made_schema boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN webhooks.home.made_schema IS 'CREATE EXTENSION has made the schema webhooks, so DROP EXTENSION drops it if it is empty';
 
+ALTER TABLE webhooks.home ADD COLUMN served_version text;
+COMMENT ON COLUMN webhooks.home.served_version IS 'Under which version of the extension a worker has last told PostgREST to read the schema again';
+
 -- Webhooks whose row cannot be read: deliveries that wait for a filter, and the reason where people look.
 
 ALTER TABLE webhooks.queue ADD COLUMN undecided boolean NOT NULL DEFAULT false;
