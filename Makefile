@@ -52,7 +52,7 @@ pg-test: ## tests inside a server: make pg-test PG=15 [TEST=part of a name]
 cluster-test: ## tests with real workers and receivers: make cluster-test PG=15 [ARGS='arguments of pytest']
 	@scripts/cluster-test $(PG) $(ARGS)
 
-rest-test: ## tests of the REST API: make rest-test PG=15 [ARGS='arguments of pytest']
+rest-test: ## tests of the REST API: make rest-test PG=15 [POSTGREST=/path/to/postgrest] [ARGS='arguments of pytest']
 	@scripts/rest-test $(PG) $(ARGS)
 
 portal-test: ## tests of the page in Chromium: make portal-test PG=15 [ARGS='arguments of pytest']

@@ -123,6 +123,11 @@ git() { command git -c safe.directory="$top" "$@"; }
 # require_git: one sentence, where git is missing.
 require_git() { type -P git >/dev/null || die 'there is no git here: install it (Debian: apt-get install git)'; }
 
+# real_postgrest: where PostgREST is, as POSTGREST says (make rest-test POSTGREST=/path) or else the PATH. Fails if there is none.
+real_postgrest() {
+    if [ -n "${POSTGREST:-}" ]; then absolute "$POSTGREST"; else command -v postgrest; fi
+}
+
 # Stands in for PostgREST where there is none; scripts/setup builds it.
 postrust_version=3.1.0
 postgrest_substitute() { echo "$WEBHOOKS_CACHE/postrust-$postrust_version/bin/postrust"; }

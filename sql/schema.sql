@@ -280,12 +280,14 @@ COMMENT ON COLUMN webhooks.api_key.last_used_at IS 'When it was last seen, writt
 COMMENT ON COLUMN webhooks.api_key.revoked_at IS 'When it was revoked; NULL: it is not';
 
 CREATE TABLE webhooks.home (
-    database    oid     PRIMARY KEY,
-    made_schema boolean NOT NULL DEFAULT false
+    database       oid     PRIMARY KEY,
+    made_schema    boolean NOT NULL DEFAULT false,
+    served_version text
 ) USING heap;
 COMMENT ON TABLE  webhooks.home IS 'The database these tables were made in: in a clone (CREATE DATABASE … TEMPLATE) it names another one, and delivery waits for start_worker(). Not dumped: a restored dump delivers';
 COMMENT ON COLUMN webhooks.home.database IS 'pg_database.oid';
 COMMENT ON COLUMN webhooks.home.made_schema IS 'CREATE EXTENSION has made the schema webhooks, so DROP EXTENSION drops it if it is empty';
+COMMENT ON COLUMN webhooks.home.served_version IS 'Under which version of the extension a worker has last told PostgREST to read the schema again';
 
 INSERT INTO webhooks.event_type (name, description, builtin) VALUES
     ('memory.created',   'a memory was inserted, or came back from its soft delete', true),

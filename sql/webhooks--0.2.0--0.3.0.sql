@@ -51,6 +51,9 @@ COMMENT ON COLUMN webhooks.attached.include_vectors IS 'Whether columns of pgvec
 ALTER TABLE webhooks.home ADD COLUMN made_schema boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN webhooks.home.made_schema IS 'CREATE EXTENSION has made the schema webhooks, so DROP EXTENSION drops it if it is empty';
 
+ALTER TABLE webhooks.home ADD COLUMN served_version text;
+COMMENT ON COLUMN webhooks.home.served_version IS 'Under which version of the extension a worker has last told PostgREST to read the schema again';
+
 -- Webhooks whose row cannot be read: deliveries that wait for a filter, and the reason where people look.
 
 ALTER TABLE webhooks.queue ADD COLUMN undecided boolean NOT NULL DEFAULT false;
@@ -462,6 +465,65 @@ COMMENT ON VIEW   webhooks.waiting IS 'Internal: deliveries that have not ended,
 COMMENT ON VIEW   webhooks.pending IS 'Internal: deliveries that have not ended';
 COMMENT ON VIEW   webhooks.webhook_object IS 'Internal: the webhook object of the API, without its secret';
 COMMENT ON VIEW   webhooks.delivery_object IS 'Internal: the delivery object of the API';
-COMMENT ON FUNCTION webhooks.answer_body IS 'Internal: answers a request with a JSON body, whose path the gateway tells of in a header';
 COMMENT ON FUNCTION webhooks.answer_call IS 'Internal: answers a call whose arguments are in one JSON object';
 COMMENT ON FUNCTION webhooks.answer_query IS 'Internal: answers a request that only reads';
+
+-- Bodies as bytes, and what the functions for text are for now. When this script is over, the library gives each new function
+-- the rights on the old one of its name.
+
+CREATE FUNCTION webhooks.answer_body(operation text, body bytea)
+    RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_bytes_wrapper';
+COMMENT ON FUNCTION webhooks.answer_body(text, bytea) IS 'Internal: answers a request with a JSON body, whose path the gateway tells of in a header';
+COMMENT ON FUNCTION webhooks.answer_body(text, text) IS 'Internal: the same, with the body as text';
+CREATE FUNCTION webhooks_api.create_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('create_webhook', $1);
+COMMENT ON FUNCTION webhooks_api.create_webhook(bytea) IS 'POST /api/v1/webhooks';
+COMMENT ON FUNCTION webhooks_api.create_webhook(text) IS 'POST /api/v1/webhooks, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.update_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('update_webhook', $1);
+COMMENT ON FUNCTION webhooks_api.update_webhook(bytea) IS 'PUT /api/v1/webhooks/{id}';
+COMMENT ON FUNCTION webhooks_api.update_webhook(text) IS 'PUT /api/v1/webhooks/{id}, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.delete_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('delete_webhook', $1);
+COMMENT ON FUNCTION webhooks_api.delete_webhook(bytea) IS 'DELETE /api/v1/webhooks/{id}';
+COMMENT ON FUNCTION webhooks_api.delete_webhook(text) IS 'DELETE /api/v1/webhooks/{id}, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.rotate_secret(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('rotate_secret', $1);
+COMMENT ON FUNCTION webhooks_api.rotate_secret(bytea) IS 'POST /api/v1/webhooks/{id}/rotate-secret';
+COMMENT ON FUNCTION webhooks_api.rotate_secret(text) IS 'POST /api/v1/webhooks/{id}/rotate-secret, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.send_test(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('send_test', $1);
+COMMENT ON FUNCTION webhooks_api.send_test(bytea) IS 'POST /api/v1/webhooks/{id}/test';
+COMMENT ON FUNCTION webhooks_api.send_test(text) IS 'POST /api/v1/webhooks/{id}/test, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.replay(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('replay', $1);
+COMMENT ON FUNCTION webhooks_api.replay(bytea) IS 'POST /api/v1/webhooks/{id}/replay';
+COMMENT ON FUNCTION webhooks_api.replay(text) IS 'POST /api/v1/webhooks/{id}/replay, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.retry_delivery(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('retry_delivery', $1);
+COMMENT ON FUNCTION webhooks_api.retry_delivery(bytea) IS 'POST /api/v1/deliveries/{id}/retry';
+COMMENT ON FUNCTION webhooks_api.retry_delivery(text) IS 'POST /api/v1/deliveries/{id}/retry, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.emit(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('emit', $1);
+COMMENT ON FUNCTION webhooks_api.emit(bytea) IS 'Emits an event of the token''s owner';
+COMMENT ON FUNCTION webhooks_api.emit(text) IS 'Emits an event of the token''s owner, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.search_performed(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('search_performed', $1);
+COMMENT ON FUNCTION webhooks_api.search_performed(bytea) IS 'Emits search.performed';
+COMMENT ON FUNCTION webhooks_api.search_performed(text) IS 'Emits search.performed, with the body as text, which a NUL byte cuts';
+CREATE FUNCTION webhooks_api.user_activity(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN webhooks.answer_body('user_activity', $1);
+COMMENT ON FUNCTION webhooks_api.user_activity(bytea) IS 'Emits user.activity';
+COMMENT ON FUNCTION webhooks_api.user_activity(text) IS 'Emits user.activity, with the body as text, which a NUL byte cuts';
+
+REVOKE ALL ON FUNCTION webhooks.answer_body(text, bytea),
+    webhooks_api.create_webhook(bytea),
+    webhooks_api.update_webhook(bytea),
+    webhooks_api.delete_webhook(bytea),
+    webhooks_api.rotate_secret(bytea),
+    webhooks_api.send_test(bytea),
+    webhooks_api.replay(bytea),
+    webhooks_api.retry_delivery(bytea),
+    webhooks_api.emit(bytea),
+    webhooks_api.search_performed(bytea),
+    webhooks_api.user_activity(bytea) FROM PUBLIC;

@@ -70,6 +70,21 @@ def test_the_owner_is_also_in_the_claim_that_owners_are_read_from(db, keys):
     assert owned(db, session) == {"alice"}
 
 
+def test_another_owner_claim_locks_out_keys_that_were_made_without_it(db, keys):
+    webhooks_of(db, "alice")
+
+    def request(key):
+        return Gateway(db, keys.role).request(keys.role, claims=signatures.claims_of(key["key"]))
+
+    before = keys.create("alice")
+    with db.server.configured({"webhooks.owner_claim": "org"}):
+        db.fails(LIST, state="42501", says="webhooks.owner_claim", session=request(before))
+        after = keys.create("alice")
+        assert owned(db, request(after)) == {"alice"}
+    # When it is set back, both are good.
+    assert owned(db, request(before)) == owned(db, request(after)) == {"alice"}
+
+
 def test_of_a_key_only_a_hash_is_stored(db, keys):
     key = keys.create()
     (row,) = db.rows("SELECT * FROM webhooks.api_key")

@@ -257,6 +257,55 @@ def test_a_session_that_has_called_attach_before_an_update_goes_on(old):
     assert len(old.rows("SELECT * FROM webhooks.attached")) == 4
 
 
+# Bodies as bytes: functions beside those that take them as text
+
+TAKES_BYTES = """
+    SELECT p.pronamespace::regnamespace || '.' || p.proname AS name
+      FROM pg_proc p
+     WHERE p.pronamespace::regnamespace::text IN ('webhooks', 'webhooks_api')
+       AND p.proargtypes[p.pronargs - 1] = 'bytea'::regtype AND has_function_privilege(%s, p.oid, 'EXECUTE')"""
+TAKES_TEXT = TAKES_BYTES.replace("'bytea'", "'text'") + " AND p.provolatile = 'v' AND p.prorettype = 'json'::regtype"
+DELETE_BY_HAND = "webhooks_api.delete_webhook(text), webhooks_api.delete_webhook(json)"
+
+
+def callable_by(db, query, role):
+    calls = ("webhooks.answer_call", "webhooks.answer_query")
+    return {row["name"] for row in db.rows(query, role) if row["name"] not in calls}
+
+
+@pytest.fixture
+def callers(old):
+    """Roles that may call the REST functions: by a right, by hand, and by a right of which something was taken away."""
+    roles = [old.role(), old.role(), old.role("USAGE ON SCHEMA webhooks, webhooks_api"), old.role()]
+    for role, right in ((roles[0], "api"), (roles[1], "api"), (roles[3], "emit")):
+        old.grant(role, right)
+    old.execute(f"REVOKE EXECUTE ON FUNCTION {DELETE_BY_HAND} FROM {roles[1]}")
+    old.execute(f"GRANT EXECUTE ON FUNCTION {DELETE_BY_HAND} TO {roles[2]}")
+    before = [callable_by(old, TAKES_TEXT, role) for role in roles]
+    assert "webhooks_api.delete_webhook" in before[0] - before[1]
+    assert before[2] == {"webhooks_api.delete_webhook"} and "webhooks_api.emit" in before[3]
+    return roles, before
+
+
+def test_an_update_gives_each_function_for_bytes_to_those_who_have_the_one_for_text(old, callers):
+    roles, before = callers
+    old.execute("ALTER EXTENSION webhooks UPDATE")
+    assert [callable_by(old, TAKES_TEXT, role) for role in roles] == before
+    assert [callable_by(old, TAKES_BYTES, role) for role in roles] == before
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_so_does_the_restore_of_an_older_dump(old, callers, make_database, form):
+    roles, before = callers
+    other = make_database(extension=False)
+    restore_into(old, other, form)
+    assert [callable_by(other, TAKES_TEXT, role) for role in roles] == before
+    assert [callable_by(other, TAKES_BYTES, role) for role in roles] == before
+    other.execute(f"REVOKE EXECUTE ON FUNCTION webhooks_api.delete_webhook(text) FROM {roles[0]}, {roles[2]}")
+    assert "webhooks_api.delete_webhook" not in callable_by(other, TAKES_BYTES, roles[0])
+    assert callable_by(other, TAKES_BYTES, roles[2]) == set()
+
+
 # What users have made of attach()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from requests_as import SECRET
 from server import is_alive
 
 TOP = Path(__file__).parents[2]
@@ -34,26 +35,25 @@ INSIDES = re.compile(
 
 
 class Gateway:
-    """PostgREST (or what stands in for it) and nginx, by serve/stack."""
+    """PostgREST (or what stands in for it) and nginx, by serve/stack; with `upstream`, nginx alone in front of that address."""
 
-    def __init__(self, db):
+    def __init__(self, db, server=None, upstream=None, jwt_secret=SECRET):
         self.db = db
         self.dir = db.server.dir / f"rest-{db.name}-{id(self):x}"
         self.dir.mkdir()
         if db.server.run_as:
             os.chown(self.dir, db.server.run_as["user"], db.server.run_as["group"])
-        self.substitute = subprocess.run(["which", "postgrest"], capture_output=True).returncode != 0
-        server = db.server
-        secret = db.one("SELECT pg_read_file('postgresql.auto.conf')")
         environment = {
             **os.environ,
-            "DB_URI": f"postgresql://authenticator:{PASSWORD}@127.0.0.1:{server.port}/{db.name}",
-            "JWT_SECRET": re.search(r"webhooks.jwt_secret = '(.*)'", secret)[1],
+            "DB_URI": f"postgresql://authenticator:{PASSWORD}@127.0.0.1:{(server or db.server).port}/{db.name}",
+            "JWT_SECRET": jwt_secret,
             "ANON_ROLE": "anon",
+            **({"POSTGREST_ADDRESS": upstream} if upstream else {}),
         }
         subprocess.run([STACK, "start", self.dir], env=environment, check=True)
         self.url = (self.dir / "gateway.url").read_text().strip()
         self.postgrest_url = (self.dir / "postgrest.url").read_text().strip()
+        self.substitute = (self.dir / "postgrest.name").read_text().strip() == "substitute"
         self.client = httpx.Client(base_url=self.url, timeout=30)
 
     @staticmethod
@@ -73,7 +73,7 @@ class Gateway:
 
     def stop(self):
         self.client.close()
-        pids = [int((self.dir / f"{name}.pid").read_text()) for name in ("postgrest", "nginx")]
+        pids = [int(file.read_text()) for file in self.dir.glob("*.pid")]
         subprocess.run([STACK, "stop", self.dir], check=True)
         assert not [pid for pid in pids if is_alive(pid)], "serve/stack leaves processes behind"
 

@@ -7,8 +7,9 @@ import pytest
 
 pytest.register_assert_rewrite("api")
 
-from api import Api, Gateway  # noqa: E402
+from api import PASSWORD, Api, Gateway  # noqa: E402
 from database import Database, unique  # noqa: E402
+from postgrest_by_its_source import Postgrest  # noqa: E402
 from requests_as import SECRET  # noqa: E402
 
 
@@ -38,11 +39,11 @@ def gateway(rest_db):
 
 @pytest.fixture
 def make_gateway(rest_db):
-    """Gateways for tests that end one of their processes."""
+    """Gateways for tests that end one of their processes, or start them in another way."""
     made = []
 
-    def make():
-        made.append(Gateway(rest_db))
+    def make(**options):
+        made.append(Gateway(rest_db, **options))
         return made[-1]
 
     yield make
@@ -62,8 +63,26 @@ def other(gateway):
     return Api(gateway, unique("owner"))
 
 
+@pytest.fixture(scope="session")
+def postgrest_by_its_source(rest_db):
+    """What answers as PostgREST does by its source, in front of that database."""
+    server = rest_db.server
+    started = Postgrest(
+        SECRET, host="127.0.0.1", port=server.port, dbname=rest_db.name, user="authenticator", password=PASSWORD
+    )
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def gateway_by_source(rest_db, postgrest_by_its_source):
+    """nginx in front of it."""
+    started = Gateway(rest_db, upstream=postgrest_by_its_source.address)
+    yield started
+    started.stop()
+
+
 @pytest.fixture
-def postgrest_itself(gateway):
-    """For what another server does in another way."""
-    if gateway.substitute:
-        pytest.skip("this server is not PostgREST, and differs in this")
+def api_by_source(gateway_by_source):
+    """The API behind it, as an owner of the test's own sees it."""
+    return Api(gateway_by_source, unique("owner"))

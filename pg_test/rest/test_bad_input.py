@@ -91,11 +91,29 @@ def test_what_is_wrong_with_a_request_is_told_only_to_who_may_make_it(gateway, a
 # 403
 
 
+@pytest.fixture(scope="module")
+def stranger(gateway):
+    """A role of the application's own, which may do nothing here."""
+    db = gateway.db
+    db.execute("CREATE ROLE stranger")
+    db.execute("GRANT stranger TO authenticator")
+    yield "stranger"
+    db.execute("DROP ROLE stranger")
+
+
 @every
-def test_a_role_without_the_right_is_403(gateway, api, postgrest_itself, method, path, body):
-    # A token of the application's own, for a role that may do nothing here.
-    caller = Api(gateway, api.owner, jwt({"role": "anon", "sub": api.owner}, SECRET))
-    caller.refused(403, method, filled(path), body)
+def test_a_role_without_the_right_is_403(gateway, gateway_by_source, api, stranger, method, path, body):
+    token = jwt({"role": stranger, "sub": api.owner}, SECRET)
+    Api(gateway_by_source, api.owner, token).refused(403, method, filled(path), body)
+    # The substitute says 401 of every role that may not call a function, and PostgREST of the anonymous one alone.
+    Api(gateway, api.owner, token).refused(401 if gateway.substitute else 403, method, filled(path), body)
+
+
+@every
+def test_a_token_of_the_anonymous_role_is_401(gateway, gateway_by_source, api, method, path, body):
+    token = jwt({"role": "anon", "sub": api.owner}, SECRET)
+    for each in (gateway, gateway_by_source):
+        Api(each, api.owner, token).refused(401, method, filled(path), body)
 
 
 @pytest.fixture(scope="module")
@@ -183,15 +201,51 @@ def test_a_body_that_is_no_json_object_is_400(api, method, path, body, content):
     assert answer.fields == {"body"}
 
 
+@pytest.fixture
+def apis_that_hand_bytes_on(gateway, api, api_by_source):
+    """The substitute takes bytes for text."""
+    return [api_by_source] if gateway.substitute else [api_by_source, api]
+
+
+# With what would do before or behind a NUL, or around bytes that are no UTF-8.
+NO_TEXT = [b"\x00", b"\x00x", b"{}\x00", b"\xff\xfe", b'{"url":"a\x00b"}', b"\xc0\x80", b"{} \xed\xa0\x80"]
+
+
 @with_body
-def test_a_body_that_is_no_text_is_400(api, method, path, body):
-    for content in (b"\x00", b'{"url":"a\x00b"}', b"\xff\xfe"):
+def test_a_body_that_is_no_text_is_400_and_does_nothing(apis_that_hand_bytes_on, method, path, body):
+    good = json.dumps(body).encode()
+    for api in apis_that_hand_bytes_on:
+        webhook = api.create(URL)
+        stored = api.gateway.db.rows("SELECT * FROM webhooks.webhook WHERE owner = %s", api.owner)
+        for content in [*NO_TEXT, good + b"\x00", good + b"\x00" + good, good[:-1] + b',"\xe9":1}', b"\xef\xbb\xbf" + good]:
+            answer = api.refused(400, method, filled(path, webhook["id"]), content=content)
+            assert answer.fields == {"body"}, content
+        assert api.gateway.db.rows("SELECT * FROM webhooks.webhook WHERE owner = %s", api.owner) == stored
+        # And the same without what was wrong is done.
+        assert api.send(method, filled(path, webhook["id"]), content=good).status < 300
+
+
+@with_body
+def test_a_body_with_a_nul_byte_is_400_whatever_takes_it(api, method, path, body):
+    for content in (b"\x00", b"{}\x00", json.dumps(body).encode() + b"\x00x"):
         assert api.refused(400, method, filled(path), content=content).fields == {"body"}
 
 
-def test_a_body_with_broken_characters_is_400(api, postgrest_itself):
-    content = b'{"url":"http://127.0.0.1/\xff","events":["*"]}'
-    assert api.refused(400, "POST", "/api/v1/webhooks", content=content).fields == {"body"}
+def test_characters_outside_ascii_arrive_as_they_were_sent(api, api_by_source):
+    for each in (api, api_by_source):
+        filters = {"größe": "\U0001f600 \\ \" é"}
+        assert each.create(URL, filters=filters)["filters"] == filters
+        content = json.dumps({"url": URL, "events": ["*"], "filters": filters}, ensure_ascii=False).encode()
+        assert each.done(201, "POST", "/api/v1/webhooks", content=content)["filters"] == filters
+
+
+def test_headers_that_are_no_utf_8_are_not_handed_on(api, api_by_source):
+    odd = {"User-Agent": b"caf\xe9", "X-Anything": b"\xff\xfe", "Cookie": b"a=\xe9"}
+    for each in (api, api_by_source):
+        each.create(URL)
+        assert each.send("GET", "/api/v1/webhooks", headers=odd).status == 200
+        for name in ("Authorization", "X-API-Key"):
+            each.refused(401, "GET", "/api/v1/webhooks", headers={"Authorization": "", name: b"Bearer caf\xe9"})
 
 
 def test_what_is_said_of_long_input_is_short(api):

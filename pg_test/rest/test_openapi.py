@@ -34,11 +34,13 @@ def nothing_is_sent(gateway):
         gateway.db.start_worker()
 
 
-def test_the_api_is_as_its_description_says(gateway, api, nothing_is_sent, tmp_path):
+def test_the_api_is_as_its_description_says(gateway, gateway_by_source, api, nothing_is_sent, tmp_path):
+    # Bodies that are no UTF-8 are among the requests, which the substitute mends without a word.
+    tested = gateway_by_source if gateway.substitute else gateway
     program = Path(os.environ["WEBHOOKS_CACHE"]) / "schemathesis/bin/schemathesis"
     run = subprocess.run(
         [
-            program, "run", TOP / "gateway/openapi.json", "--url", f"{gateway.url}/api/v1",
+            program, "run", TOP / "gateway/openapi.json", "--url", f"{tested.url}/api/v1",
             "--header", f"Authorization: Bearer {api.key}",
             "--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--suppress-health-check", "all", "--seed", "1",
             "--continue-on-failure", "--warnings", "off",

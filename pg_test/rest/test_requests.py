@@ -2,14 +2,17 @@
 
 import base64
 import hashlib
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 import signatures
+from api import NO_KEY
 from forms import LISTED_WEBHOOK_KEYS, WEBHOOK_KEYS, is_id, is_now
 from receiver import Answer
+from requests_as import SECRET
 
 URL = "http://127.0.0.1:9/hook"
 WEBHOOKS = "/api/v1/webhooks"
@@ -294,6 +297,44 @@ def test_a_key_that_reads_is_noted_though_it_cannot_write(gateway, api):
     reader = type(api)(gateway, api.owner, key["key"])
     reader.done(200, "GET", WEBHOOKS)
     gateway.db.wait_until(used, True, params=[key["id"]], timeout=30)
+
+
+def test_a_key_may_come_in_a_header_of_its_own_and_a_bearer_token_wins(gateway, api, other):
+    mine = api.create(URL)["id"]
+    nobody = type(api)(gateway, api.owner, NO_KEY)
+
+    def listed(**headers):
+        answer = nobody.send("GET", WEBHOOKS, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return [it["id"] for it in answer.data["webhooks"]] if answer.status == 200 else answer.status
+
+    bearer = f"Bearer {api.key}"
+    assert listed(X_API_Key=api.key) == [mine]
+    assert listed(x_api_key=api.key, Authorization="") == [mine]
+    # What is no bearer token says nothing.
+    assert listed(X_API_Key=api.key, Authorization="Basic YTpi") == [mine]
+    assert listed(X_API_Key=api.key, Authorization="Bearer") == [mine]
+    assert listed(X_API_Key=other.key, Authorization=bearer) == [mine]
+    assert listed(X_API_Key="nonsense", Authorization=bearer) == [mine]
+    assert listed(X_API_Key=api.key, Authorization=f"Bearer {other.key}") == []
+    assert listed(X_API_Key=api.key, Authorization="Bearer nonsense") == 401
+    assert listed(X_API_Key="nonsense") == 401
+    assert listed(X_API_Key="") == 401
+    # In every request, also one that writes.
+    headers = {"X-API-Key": api.key}
+    nobody.done(200, "PUT", f"{WEBHOOKS}/{mine}", {"active": False}, headers=headers)
+    nobody.done(200, "DELETE", f"{WEBHOOKS}/{mine}", headers=headers)
+
+
+def test_a_jwk_set_with_our_secret_among_its_keys_takes_api_keys_too(make_gateway, api):
+    ours = base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()
+    others = base64.urlsafe_b64encode(b"the secret of another service, as long").rstrip(b"=").decode()
+    keys = [{"kty": "oct", "alg": "HS256", "k": others, "kid": "other"}, {"kty": "oct", "alg": "HS256", "k": ours}]
+    gateway = make_gateway(jwt_secret=json.dumps({"keys": keys}))
+    webhook = api.create(URL)
+    (listed,) = type(api)(gateway, api.owner, api.key).done(200, "GET", WEBHOOKS)["webhooks"]
+    assert listed["id"] == webhook["id"]
+    without = make_gateway(jwt_secret=json.dumps({"keys": keys[:1]}))
+    type(api)(without, api.owner, api.key).refused(401, "GET", WEBHOOKS)
 
 
 def test_nothing_is_kept_by_caches_or_open_to_other_sites(api):

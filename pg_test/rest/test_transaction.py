@@ -36,7 +36,7 @@ def rest(keys, db):
     session = db.connect(user=gateway.role)
 
     @contextlib.contextmanager
-    def request(method="POST", claims=CLAIMS, headers=None, role=keys.role, check="webhooks_api.check_request()"):
+    def request(method="POST", claims=CLAIMS, headers=None, role=keys.role, check="webhooks_api.check_request()", path="/rpc/anything"):
         read_only = "READ ONLY" if method == "GET" else "READ WRITE"
         with session.transaction():
             session.execute(f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED {read_only}")
@@ -45,7 +45,7 @@ def rest(keys, db):
                 "role": role,
                 "request.jwt.claims": json.dumps(claims),
                 "request.method": method,
-                "request.path": "/rpc/anything",
+                "request.path": path,
                 "request.headers": json.dumps(headers or {}),
                 "response.status": "",
                 "response.headers": "",
@@ -64,12 +64,19 @@ def create(request, **more):
     return answer["data"]
 
 
+def header_of(request, name):
+    """The header of this name that the response has."""
+    (value,) = [header[name] for header in request.headers if name in header]
+    return value
+
+
 # The overloads
 
 
-@pytest.mark.parametrize("kind", ["text", "json"])
-def test_a_body_comes_as_text_or_as_json(rest, kind):
+@pytest.mark.parametrize("kind", ["bytea", "text", "json"])
+def test_a_body_comes_as_bytes_as_text_or_as_json(rest, kind):
     body = json.dumps({"url": URL + "/\\ü", "events": ["*"]})
+    body = body.encode() if kind == "bytea" else body
     with rest() as request:
         answer = request.call(f"SELECT webhooks_api.create_webhook(%s::{kind})", body)
         assert (request.status, answer["success"], answer["data"]["url"]) == (201, True, URL + "/\\ü")
@@ -84,7 +91,24 @@ def test_each_request_has_the_overloads_of_the_gateway_and_of_client_libraries(d
         "create_webhook", "update_webhook", "delete_webhook", "rotate_secret", "send_test", "replay", "retry_delivery",
         "emit", "search_performed", "user_activity",
     }  # fmt: skip
-    assert all(sorted(it["arguments"]) == ["json", "text"] for it in overloads)
+    assert all(sorted(it["arguments"]) == ["bytea", "json", "text"] for it in overloads)
+
+
+def test_bytes_that_are_no_text_are_the_bodys_fault_and_nothing_is_done(rest, db):
+    with rest() as request:
+        webhook = create(request)["id"]
+    stored = db.rows("SELECT * FROM webhooks.webhook")
+    functions = ["create_webhook", "update_webhook", "rotate_secret", "replay"]
+    for function in functions:
+        for body in (b"\x00", b"\x00x", b"{}\x00", b"\xff", b'{"a":"\xe9"}', b'{"active":false}\x00'):
+            with rest(headers={"x-webhooks-id": webhook}) as request:
+                answer = request.call(f"SELECT webhooks_api.{function}(%s::bytea)", body)
+                assert (request.status, answer["code"]) == (400, "VALIDATION_ERROR"), (function, body)
+                assert [it["field"] for it in answer["error"]["details"]] == ["body"]
+    assert db.rows("SELECT * FROM webhooks.webhook") == stored
+    with rest(headers={"x-webhooks-id": webhook}) as request:
+        assert request.call("SELECT webhooks_api.update_webhook(%s::bytea)", b'{"active":false}')["data"]["active"] is False
+        assert request.call("SELECT webhooks_api.rotate_secret(NULL::bytea)")["success"] is True
 
 
 def test_a_path_comes_in_a_header_and_a_call_in_its_argument(rest):
@@ -139,7 +163,7 @@ def test_what_writes_is_refused_there_and_says_to_post(rest):
     with rest("GET") as request:
         answer = request.call("SELECT webhooks_api.create_webhook(%s::text)", json.dumps({"url": URL, "events": ["*"]}))
         assert (request.status, answer["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
-        assert request.headers == [{"Allow": "POST"}]
+        assert header_of(request, "Allow") == "POST"
 
 
 # Emitting
@@ -195,8 +219,8 @@ def test_the_limit_of_creations_tells_when_to_try_again(rest):
             create(request)
         answer = request.call("SELECT webhooks_api.create_webhook(%s::text)", json.dumps({"url": URL, "events": ["*"]}))
         assert (request.status, answer["error"]["code"]) == (429, "RATE_LIMITED")
-        ((header,),) = [it.items() for it in request.headers]
-        assert header[0] == "Retry-After" and 3_500 < int(header[1]) <= 3_600
+        assert 3_500 < int(header_of(request, "Retry-After")) <= 3_600
+        assert answer["hint"] == f"Try again in {header_of(request, 'Retry-After')} s."
 
 
 @pytest.mark.settings({"webhooks.max_webhooks_per_owner": "1"})
@@ -207,7 +231,23 @@ def test_other_limits_are_429_too(rest):
         assert request.status == 429
         assert "at most 1" in answer["error"]["message"]
         assert "webhooks." not in json.dumps(answer)
-        assert request.headers
+        assert int(header_of(request, "Retry-After")) > 0
+
+
+def test_every_error_is_known_by_its_header(rest, db):
+    """By which the gateway tells it from one of PostgREST's own."""
+    with rest() as request:
+        answers = [
+            request.call("SELECT webhooks_api.create_webhook('{'::text)"),
+            request.call("SELECT webhooks_api.get_webhook('x')"),
+        ]
+        for answer in answers:
+            assert set(answer) == {"success", "error", "code", "message", "details", "hint"}
+            assert (answer["code"], answer["message"]) == (answer["error"]["code"], answer["error"]["message"])
+        assert json.loads(header_of(request, "X-Webhooks-Error")) == {"success": False, "error": answers[-1]["error"]}
+    with rest("GET") as request:
+        answer = request.call("SELECT webhooks_api.send_test('{}'::json)")
+        assert json.loads(header_of(request, "X-Webhooks-Error"))["error"] == answer["error"]
 
 
 def test_an_error_of_the_database_is_500_without_its_words(rest, db):
@@ -215,7 +255,8 @@ def test_an_error_of_the_database_is_500_without_its_words(rest, db):
     began = db.server.log_size()
     with rest() as request:
         answer = request.call("SELECT webhooks_api.create_webhook(%s::text)", json.dumps({"url": URL, "events": ["*"]}))
-        assert answer == {"success": False, "error": {"code": "INTERNAL", "message": "internal error", "details": []}}
+        assert answer["error"] == {"code": "INTERNAL", "message": "internal error", "details": []}
+        assert (answer["code"], answer["message"], answer["details"]) == ("INTERNAL", "internal error", None)
         assert request.status == 500
     db.server.wait_for_log('webhooks_api.create_webhook() failed: 42P01: relation "webhooks.creation" does not exist', began)
 
@@ -230,7 +271,7 @@ def test_a_lock_that_is_not_had_in_time_is_503_and_a_cancel_ends_the_request(res
             request.session.execute("SET LOCAL lock_timeout = '50ms'")
             answer = request.call("SELECT webhooks_api.update_webhook('{\"active\":false}'::text)")
             assert (request.status, answer["error"]["code"]) == (503, "UNAVAILABLE")
-            assert request.headers == [{"Retry-After": "1"}]
+            assert header_of(request, "Retry-After") == "1"
         with pytest.raises(psycopg.errors.QueryCanceled), rest(headers={"x-webhooks-id": webhook}) as request:
             request.session.execute("SET LOCAL statement_timeout = '50ms'")
             request.call("SELECT webhooks_api.update_webhook('{\"active\":false}'::text)")
@@ -281,6 +322,24 @@ def test_the_check_lets_the_page_through_and_composes_with_another(rest, db, key
         assert request.call("SELECT webhooks_api.portal()").startswith("<!doctype html>")
 
 
+def test_what_is_refused_is_no_error_in_the_servers_log(rest, db, keys):
+    key = keys.create("alice")
+    keys.revoke(key)
+    began = db.server.log_size()
+    for claims in ({"role": "web"}, {**CLAIMS, "jti": key["id"]}):
+        with pytest.raises(psycopg.Error) as raised, rest(claims=claims):
+            pass
+        assert raised.value.sqlstate == "PT401"
+    db.fails("SELECT 1 / 0", state="22012", hint=False)
+    db.server.wait_for_log("division by zero", began)
+    log = db.server.log(began)
+    assert log.count("ERROR:") == log.count("STATEMENT:") == 1, log
+    # The session of the gateway goes on, and what fails there by itself is told.
+    with pytest.raises(psycopg.Error), rest() as request:
+        request.call("SELECT 1 / (SELECT 0)")
+    assert db.server.log(began).count("ERROR:") == 2
+
+
 # Views
 
 
@@ -329,6 +388,15 @@ def test_views_refuse_whoever_has_no_owner_and_take_no_writing(rest, db, keys, r
             request.call(f"SELECT count(*) FROM webhooks_api.{view}")
     with pytest.raises(psycopg.Error), rest() as request:
         request.session.execute(f"DELETE FROM webhooks_api.{view}")
+    for method in ("POST", "PATCH", "PUT", "DELETE"):
+        with pytest.raises(psycopg.Error) as raised, rest(method, path=f"/{view}"):
+            pass
+        assert raised.value.sqlstate == "PT405"
+        assert "/rpc/update_webhook" in raised.value.diag.message_hint
+        # Who asks comes first.
+        with pytest.raises(psycopg.Error) as raised, rest(method, claims={"role": "web"}, path=f"/{view}"):
+            pass
+        assert raised.value.sqlstate == "PT401"
 
 
 def test_what_waits_is_shown_by_mistake_to_nobody(db, rest, keys):

@@ -203,6 +203,11 @@ pub(crate) fn refusal() -> Result<Option<Refusal>, Error> {
     }
 }
 
+/// Whether the request that is being served writes to a view of our REST schema, which takes no writing.
+pub(crate) fn writes_to_a_view() -> bool {
+    request::is_for_our_schema() && request::writes_to_a_view()
+}
+
 /// Whether a request is being served that says whose it is, believed or not yet judged.
 pub(crate) fn serves_request() -> Result<bool, Error> {
     request::is_served()

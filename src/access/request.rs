@@ -148,6 +148,13 @@ pub(super) fn is_for_portal() -> bool {
     setting(c"request.path").is_some_and(|path| path == "/rpc/portal")
 }
 
+/// Whether the request writes to a view of ours: whatever else there is in our schema is called.
+pub(super) fn writes_to_a_view() -> bool {
+    let path = setting(c"request.path").unwrap_or_default();
+    let method = setting(c"request.method").unwrap_or_default();
+    !path.starts_with("/rpc/") && matches!(method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE")
+}
+
 /// The bearer token of the request, if it has one.
 pub(super) fn bearer() -> Result<Option<String>, Error> {
     let Some(headers) = setting(c"request.headers") else {

@@ -15,7 +15,7 @@ const LATER_S: u64 = 3_600;
 /// The same, while the database is busy or is starting.
 const SOON_S: u64 = 1;
 
-/// The header that holds the envelope of an error once more.
+/// The header of every error of ours: it holds the envelope once more.
 const ERROR_HEADER: &str = "X-Webhooks-Error";
 
 /// Why a request is not done.
@@ -48,7 +48,7 @@ pub(super) struct Done {
 pub(super) fn answer(operation: &str, form: Form<'_>) -> Json {
     let problem = match subtransaction(|| operations::run(operation, form)) {
         Ok(done) => {
-            respond(done.status, None);
+            respond(done.status, Vec::new());
             return Json(api::success(done.data));
         }
         Err(Undone::Own(Failure::Problem(problem))) => problem,
@@ -60,26 +60,28 @@ pub(super) fn answer(operation: &str, form: Form<'_>) -> Json {
 
 /// Answers with an error.
 fn refuse(problem: &Problem) -> Json {
-    let header = match (problem.code, problem.retry_after_s) {
-        (Code::MethodNotAllowed, _) => Some(json!({ "Allow": "POST" })),
-        (_, Some(seconds)) => Some(json!({ "Retry-After": seconds.to_string() })),
-        // For the gateway, which cannot tell our errors from PostgREST's own otherwise, and replaces those.
-        _ => Some(json!({ ERROR_HEADER: problem.header() })),
-    };
-    respond(problem.code.status(), header);
-    Json(problem.envelope())
+    // For the gateway, which cannot tell our errors from PostgREST's own otherwise, and replaces those.
+    let mut headers = vec![json!({ ERROR_HEADER: problem.header() })];
+    if problem.code == Code::MethodNotAllowed {
+        headers.push(json!({ "Allow": "POST" }));
+    }
+    if let Some(seconds) = problem.retry_after_s {
+        headers.push(json!({ "Retry-After": seconds.to_string() }));
+    }
+    respond(problem.code.status(), headers);
+    Json(problem.answer())
 }
 
-/// Tells PostgREST which status the response has, and perhaps a header.
-fn respond(status: u16, header: Option<Value>) {
+/// Tells PostgREST which status and which headers the response has.
+fn respond(status: u16, headers: Vec<Value>) {
     let set = |name, value: String| {
         if let Ok(value) = CString::new(value) {
             set_until_end(name, &value);
         }
     };
     set(c"response.status", status.to_string());
-    if let Some(header) = header {
-        set(c"response.headers", json!([header]).to_string());
+    if !headers.is_empty() {
+        set(c"response.headers", Value::Array(headers).to_string());
     }
 }
 

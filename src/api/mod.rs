@@ -15,8 +15,9 @@ const PORTAL: &str = include_str!("../../portal/index.html");
 /// How a request says what it wants.
 #[derive(Clone, Copy, Debug)]
 enum Form<'a> {
-    /// A JSON body; the id of what it is about is in a header, which the gateway takes from the path.
-    Body(&'a str),
+    /// A JSON body as the bytes that were sent; the id of what it is about is in a header, which the gateway takes from
+    /// the path.
+    Body(&'a [u8]),
     /// A JSON object that holds the id too: a call by `rpc()` of a client library.
     Call(&'a str),
     /// Parameters: those of the call, or, from the gateway, a query string in a header.
@@ -24,10 +25,19 @@ enum Form<'a> {
 }
 
 #[pg_extern(sql = false)]
-fn answer_body(operation: Option<&str>, body: Option<&str>) -> pgrx::Json {
+fn answer_bytes(operation: Option<&str>, body: Option<&[u8]>) -> pgrx::Json {
     answer::answer(
         operation.unwrap_or_default(),
         Form::Body(body.unwrap_or_default()),
+    )
+}
+
+/// For a gateway that sends bodies as text, as that of 0.2 does.
+#[pg_extern(sql = false)]
+fn answer_body(operation: Option<&str>, body: Option<&str>) -> pgrx::Json {
+    answer::answer(
+        operation.unwrap_or_default(),
+        Form::Body(body.unwrap_or_default().as_bytes()),
     )
 }
 

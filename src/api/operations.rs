@@ -289,9 +289,9 @@ impl Request {
     fn read(form: Form<'_>, id: Option<&str>) -> Result<Self, Failure> {
         let from_path = || access::request_header(ID_HEADER);
         match form {
-            Form::Body(text) => Ok(Self {
+            Form::Body(bytes) => Ok(Self {
                 id: id.and_then(|_| from_path()),
-                fields: Fields::Body(body::object(text)?),
+                fields: Fields::Body(body::object(body::text(bytes)?)?),
             }),
             Form::Call(text) => {
                 let mut arguments = body::object(text)?;

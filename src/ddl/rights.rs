@@ -16,7 +16,7 @@ use std::panic::AssertUnwindSafe;
 
 /// Who may call a function of ours, beside its owner.
 static RIGHTS: Statement = Statement::new(
-    c"SELECT p.oid, p.pronamespace::pg_catalog.regnamespace::text, p.proname::text,
+    c"SELECT p.pronamespace::pg_catalog.regnamespace::text, p.proname::text,
              CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::text END, a.is_grantable,
              a.grantee,
              CASE WHEN a.grantor <> p.proowner
@@ -38,13 +38,12 @@ static NAMES: Statement = Statement::new(
        WHERE n.nspname IN ('webhooks', 'webhooks_api') AND c.relkind = 'v'",
     &[],
 );
-/// The functions of a name, of which this one was: none if it is still there.
+/// The functions of a name, but for these objects.
 static SUCCESSORS: Statement = Statement::new(
     c"SELECT p.oid::pg_catalog.regprocedure::text
         FROM pg_catalog.pg_proc p
-       WHERE p.pronamespace = $2::pg_catalog.regnamespace AND p.proname = $3
-         AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc o WHERE o.oid = $1)",
-    &[pg_sys::OIDOID, pg_sys::TEXTOID, pg_sys::TEXTOID],
+       WHERE p.pronamespace = $1::pg_catalog.regnamespace AND p.proname = $2 AND 'FUNCTION' || p.oid <> ALL ($3)",
+    &[pg_sys::TEXTOID, pg_sys::TEXTOID, pg_sys::TEXTARRAYOID],
 );
 
 /// The statements that take away what default privileges have given to roles by the way, but for these objects.
@@ -106,7 +105,6 @@ static STRANGERS: Statement = Statement::new(
 
 /// A role that may call a function. Names are quoted where they must be.
 struct Execute {
-    function: pg_sys::Oid,
     schema: String,
     name: String,
     role: String,
@@ -157,13 +155,12 @@ pub(super) fn remember() {
             let rights = (0..rows.len())
                 .filter_map(|row| {
                     Some(Execute {
-                        function: rows.get(row, 1)?,
-                        schema: rows.get(row, 2)?,
-                        name: rows.get(row, 3)?,
-                        role: rows.get(row, 4)?,
-                        may_grant: rows.get(row, 5)?,
-                        role_oid: rows.get(row, 6)?,
-                        grantor: rows.get(row, 7),
+                        schema: rows.get(row, 1)?,
+                        name: rows.get(row, 2)?,
+                        role: rows.get(row, 3)?,
+                        may_grant: rows.get(row, 4)?,
+                        role_oid: rows.get(row, 5)?,
+                        grantor: rows.get(row, 6),
                     })
                 })
                 .collect();
@@ -180,8 +177,8 @@ pub(super) fn remember() {
     }
 }
 
-/// Gives the rights on functions that are no more to those of the same name, and nobody others on what is new. What is
-/// new belongs to the extension's owner.
+/// Gives the rights on functions to the new ones of the same name, whether these take their place or stand beside them, and
+/// no others on what is new. What is new belongs to the extension's owner.
 pub(super) fn give_back() -> Result<(), Error> {
     // SAFETY: in a transaction; what the update has done must be seen.
     unsafe { pg_sys::CommandCounterIncrement() };
@@ -198,7 +195,7 @@ pub(super) fn give_back() -> Result<(), Error> {
     as_owner(|| sql::connect(|spi| take_back_what_nobody_asked_for(spi, &before.objects)))?;
     let mut left = Vec::new();
     for right in before.rights {
-        let functions = successors(&right)?;
+        let functions = successors(&right, &before.objects)?;
         if !functions.is_empty() {
             left.push((right, functions));
         }
@@ -272,14 +269,15 @@ pub(super) unsafe fn gives_a_right(grant: *mut pg_sys::GrantStmt) -> bool {
     }
 }
 
-/// The functions that took a function's place.
-fn successors(right: &Execute) -> Result<Vec<String>, Error> {
+/// The functions of the same name that are not among these objects.
+fn successors(right: &Execute, before: &[String]) -> Result<Vec<String>, Error> {
     as_owner(|| {
         Ok(sql::connect(|spi| {
+            let before: Vec<&str> = before.iter().map(String::as_str).collect();
             let arguments = [
-                sql::arg(right.function),
                 sql::arg(right.schema.as_str()),
                 sql::arg(right.name.as_str()),
+                sql::arg(before),
             ];
             let rows = spi.write(&SUCCESSORS, &arguments);
             (0..rows.len()).filter_map(|row| rows.get(row, 1)).collect()
@@ -305,7 +303,8 @@ fn grant(right: &Execute, function: &str, grantor: Option<pg_sys::Oid>) -> Resul
     }
 }
 
-/// The statement, or a copy that names our functions without arguments where those it names are of an older version.
+/// The statement, or a copy where it is as an older version has it: functions whose arguments have changed are named without
+/// arguments; beside functions that take a body as text stand those that take it as bytes.
 ///
 /// # Safety
 /// A GRANT or REVOKE as Postgres hands it to its utility hook.
@@ -321,17 +320,79 @@ pub(super) unsafe extern "C-unwind" fn with_present_arguments(
                 (*grant).objtype,
                 pg_sys::ObjectType::OBJECT_FUNCTION | pg_sys::ObjectType::OBJECT_ROUTINE
             );
-        if !on_functions || !functions_of(grant).any(|function| is_of_an_older_version(function)) {
+        if !on_functions
+            || !functions_of(grant).any(|function| {
+                is_of_an_older_version(function) || !twin_for_bytes(function).is_null()
+            })
+        {
             return statement;
         }
         let copy: *mut pg_sys::PlannedStmt = pg_sys::copyObjectImpl(statement.cast()).cast();
         let grant = (*copy).utilityStmt.cast::<pg_sys::GrantStmt>();
         for function in functions_of(grant) {
-            if is_of_an_older_version(function) {
+            let twin = twin_for_bytes(function);
+            if !twin.is_null() {
+                (*grant).objects = pg_sys::lappend((*grant).objects, twin.cast());
+            } else if is_of_an_older_version(function) {
                 (*function).args_unspecified = true;
             }
         }
         copy
+    }
+}
+
+/// The function of ours that takes as bytes what this one takes as text, its last argument; null: there is none.
+unsafe fn twin_for_bytes(function: *mut pg_sys::ObjectWithArgs) -> *mut pg_sys::ObjectWithArgs {
+    const MISSING_IS_FINE: bool = true;
+    const NO_MODIFIER: i32 = -1;
+    // SAFETY: as in is_of_an_older_version(); the twin is a copy, whose list of arguments has the same length.
+    unsafe {
+        let ours = matches!(
+            name_of(function)[..],
+            [schema, name] if schema == c"webhooks_api" || (schema == c"webhooks" && name == c"answer_body")
+        );
+        let arguments = PgList::<pg_sys::TypeName>::from_pg((*function).objargs);
+        let takes_text = arguments.iter_ptr().last().is_some_and(|last| {
+            !last.is_null()
+                && pg_sys::LookupTypeNameOid(std::ptr::null_mut(), last, MISSING_IS_FINE)
+                    == pg_sys::TEXTOID
+        });
+        if !ours || (*function).args_unspecified || !takes_text {
+            return std::ptr::null_mut();
+        }
+        let twin: *mut pg_sys::ObjectWithArgs = pg_sys::copyObjectImpl(function.cast()).cast();
+        let last = pg_sys::list_nth_cell((*twin).objargs, arguments.len() as i32 - 1);
+        (*last).ptr_value = pg_sys::makeTypeNameFromOid(pg_sys::BYTEAOID, NO_MODIFIER).cast();
+        (*twin).objfuncargs = std::ptr::null_mut();
+        if exists(twin) {
+            twin
+        } else {
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// Whether there is a function of this name and these arguments.
+unsafe fn exists(function: *mut pg_sys::ObjectWithArgs) -> bool {
+    const MISSING_IS_FINE: bool = true;
+    // SAFETY: the look-up is in a transaction, and asks for USAGE on the schema as the statement itself will.
+    unsafe {
+        pg_sys::LookupFuncWithArgs(
+            pg_sys::ObjectType::OBJECT_FUNCTION,
+            function,
+            MISSING_IS_FINE,
+        ) != pg_sys::InvalidOid
+    }
+}
+
+/// A function's name, part by part.
+unsafe fn name_of<'a>(function: *mut pg_sys::ObjectWithArgs) -> Vec<&'a CStr> {
+    // SAFETY: names are lists of strings.
+    unsafe {
+        PgList::<pg_sys::String>::from_pg((*function).objname)
+            .iter_ptr()
+            .map(|part| CStr::from_ptr((*part).sval))
+            .collect()
     }
 }
 
@@ -348,27 +409,14 @@ unsafe fn functions_of(
 const CHANGED: [(&CStr, usize); 1] = [(c"attach", 6)];
 
 unsafe fn is_of_an_older_version(function: *mut pg_sys::ObjectWithArgs) -> bool {
-    const MISSING_IS_FINE: bool = true;
-    // SAFETY: names are lists of strings; the look-up is in a transaction, and asks for USAGE on the schema as the
-    // statement itself will.
+    // SAFETY: a function as a GRANT names it.
     unsafe {
         if (*function).args_unspecified {
             return false;
         }
-        let name: Vec<&CStr> = PgList::<pg_sys::String>::from_pg((*function).objname)
-            .iter_ptr()
-            .map(|part| CStr::from_ptr((*part).sval))
-            .collect();
         let arguments = PgList::<pg_sys::Node>::from_pg((*function).objargs).len();
-        let [schema, name] = name[..] else {
-            return false;
-        };
-        schema == c"webhooks"
-            && CHANGED.contains(&(name, arguments))
-            && pg_sys::LookupFuncWithArgs(
-                pg_sys::ObjectType::OBJECT_FUNCTION,
-                function,
-                MISSING_IS_FINE,
-            ) == pg_sys::InvalidOid
+        matches!(name_of(function)[..], [schema, name]
+            if schema == c"webhooks" && CHANGED.contains(&(name, arguments)))
+            && !exists(function)
     }
 }

@@ -4,13 +4,14 @@ use super::{parse_id, required};
 use crate::access::{self, Right};
 use crate::error::{Error, reply};
 use crate::seam::owner::as_owner;
+use crate::seam::setting::keep_errors_out_of_the_log;
 use crate::seam::sql::{self, Statement, arg};
 use crate::seam::{clock, raw};
 use crate::settings;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 use pgrx::{JsonB, pg_sys};
-use std::ffi::{CString, c_char};
+use std::ffi::{CStr, CString, c_char};
 use webhooks_core::id::{self, Kind};
 use webhooks_core::token::{self, NewKey, TokenError};
 
@@ -195,7 +196,8 @@ pub(super) extern "C" fn pg_finfo_check_request() -> *const pg_sys::Pg_finfo_rec
     &raw const V1
 }
 
-/// PostgREST's `db-pre-request`: ends requests for our schema that have no good token with its status 401.
+/// PostgREST's `db-pre-request`: ends requests for our schema that have no good token with its status 401, and those that
+/// write to a view with 405.
 ///
 /// Not behind pgrx's guard as a whole, since that knows Postgres's own SQLSTATEs alone.
 ///
@@ -207,24 +209,54 @@ pub(super) unsafe extern "C-unwind" fn check_request(
 ) -> pg_sys::Datum {
     // SAFETY: called on the main thread, in a transaction.
     let refused = unsafe { judge_request() };
-    if !refused.is_null() {
-        // SAFETY: the message is NUL-terminated, and this frame holds nothing that must be dropped.
-        unsafe { raw::raise(raw::sqlstate(*b"PT401"), refused) }
+    if !refused.message.is_null() {
+        // SAFETY: the texts are NUL-terminated, and this frame holds nothing that must be dropped.
+        unsafe { raw::raise(refused.code, refused.message, refused.hint) }
     }
     pg_sys::Datum::from(0)
 }
 
-/// Why the request is to be refused, allocated by Postgres; null: it is not.
+/// Why a request is to be refused. Nothing of it must be dropped.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Refused {
+    /// A SQLSTATE that PostgREST makes a status of.
+    code: i32,
+    /// Allocated by Postgres; null: the request is not to be refused.
+    message: *const c_char,
+    /// Lives as long as the process; null: none.
+    hint: *const c_char,
+}
+
+/// Judges the request, and has the log say nothing of what is refused: the log of PostgREST does.
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn judge_request() -> *const c_char {
+unsafe extern "C-unwind" fn judge_request() -> Refused {
+    const READ_ONLY: &str = "the views of webhooks_api can be read and not written";
+    const CALL_INSTEAD: &CStr =
+        c"POST to /rpc/create_webhook, /rpc/update_webhook or /rpc/delete_webhook.";
     let refusal = match access::refusal() {
         Ok(refusal) => refusal,
         Err(error) => error.raise(),
     };
-    let Some(refusal) = refusal else {
-        return std::ptr::null();
+    let (code, message, hint) = match refusal {
+        Some(refusal) => (*b"PT401", refusal.to_string(), std::ptr::null()),
+        None if access::writes_to_a_view() => {
+            (*b"PT405", READ_ONLY.to_owned(), CALL_INSTEAD.as_ptr())
+        }
+        None => {
+            return Refused {
+                code: 0,
+                message: std::ptr::null(),
+                hint: std::ptr::null(),
+            };
+        }
     };
-    let message = CString::new(refusal.to_string()).unwrap_or_default();
-    // SAFETY: copied into the current memory context, which lives as long as the statement.
-    unsafe { pg_sys::pstrdup(message.as_ptr()) }
+    keep_errors_out_of_the_log();
+    let message = CString::new(message).unwrap_or_default();
+    Refused {
+        code: raw::sqlstate(code),
+        // SAFETY: copied into the current memory context, which lives as long as the statement.
+        message: unsafe { pg_sys::pstrdup(message.as_ptr()) },
+        hint,
+    }
 }

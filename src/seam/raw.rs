@@ -157,6 +157,7 @@ unsafe extern "C-unwind" {
     fn errstart(level: i32, domain: *const c_char) -> bool;
     fn errcode(code: i32) -> i32;
     fn errmsg(format: *const c_char, ...) -> i32;
+    fn errhint(format: *const c_char, ...) -> i32;
     fn errfinish(file: *const c_char, line: i32, function: *const c_char);
 }
 
@@ -176,14 +177,17 @@ pub(crate) const fn sqlstate(code: [u8; 5]) -> i32 {
 /// # Safety
 /// On the main thread, called by a function that Postgres has called, without a guard of pgrx's between;
 /// the frames from there to here hold nothing that must be dropped, since they are jumped over. The message
-/// is NUL-terminated.
-pub(crate) unsafe fn raise(code: i32, message: *const c_char) -> ! {
+/// and the hint are NUL-terminated; the hint may be null.
+pub(crate) unsafe fn raise(code: i32, message: *const c_char, hint: *const c_char) -> ! {
     const ERROR: i32 = pgrx::PgLogLevel::ERROR as i32;
     // SAFETY: as the caller says; at ERROR, errstart() says true, and errfinish() does not return.
     unsafe {
         if errstart(ERROR, std::ptr::null()) {
             errcode(code);
             errmsg(c"%s".as_ptr(), message);
+            if !hint.is_null() {
+                errhint(c"%s".as_ptr(), hint);
+            }
             errfinish(c"webhooks".as_ptr(), 0, std::ptr::null());
         }
     }

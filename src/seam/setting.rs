@@ -3,8 +3,18 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Sets a setting until the (sub)transaction ends, as SET LOCAL does.
+/// Sets a setting that anybody may set until the (sub)transaction ends, as SET LOCAL does.
 pub(crate) fn set_until_end(name: &CStr, value: &CStr) {
+    set_as(pg_sys::GucContext::PGC_USERSET, name, value);
+}
+
+/// Keeps errors out of the server's log until the (sub)transaction ends, which the one that follows does. For refusals of
+/// requests, of which there are as many as strangers like.
+pub(crate) fn keep_errors_out_of_the_log() {
+    set_as(pg_sys::GucContext::PGC_SUSET, c"log_min_messages", c"fatal");
+}
+
+fn set_as(context: pg_sys::GucContext::Type, name: &CStr, value: &CStr) {
     const CHANGE: bool = true;
     const NO_RELOAD: bool = false;
     const ERROR_BY_SOURCE: i32 = 0;
@@ -13,7 +23,7 @@ pub(crate) fn set_until_end(name: &CStr, value: &CStr) {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
+            context,
             pg_sys::GucSource::PGC_S_SESSION,
             pg_sys::GucAction::GUC_ACTION_LOCAL,
             CHANGE,

@@ -5,6 +5,7 @@ mod definitions;
 mod dispatch;
 mod journal;
 mod keys;
+mod postgrest;
 mod reports;
 mod rows;
 mod settle;
@@ -99,6 +100,8 @@ pub(crate) struct Worker {
     pauses: Pauses,
     /// Whether more could be handed over, if delivery threads had not so much before them.
     held_back: bool,
+    /// Whether PostgREST was told of this version's functions.
+    postgrest_knows: bool,
 }
 
 fn limits(settings: &Settings, descriptors: usize) -> Limits {
@@ -201,6 +204,7 @@ impl Worker {
             self.collect(&mut outcomes);
             self.scheduler.tick(clock::now());
             self.follow_place();
+            self.tell_postgrest();
             if self.settings.enabled {
                 self.dispatch_if_due();
                 self.claim();

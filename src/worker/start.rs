@@ -191,6 +191,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         reread_ms: clock::mono_ms(),
         pauses: Pauses::default(),
         held_back: false,
+        postgrest_knows: false,
     };
     if let Err(error) = worker.load_definitions() {
         fail(&error);

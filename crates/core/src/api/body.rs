@@ -22,6 +22,14 @@ pub fn object(body: &str) -> Result<Map<String, Value>, Problem> {
     }
 }
 
+/// The text that the bytes of a body are.
+///
+/// # Errors
+/// They are not UTF-8.
+pub fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|_| Problem::body("the body is not valid UTF-8".to_owned()))
+}
+
 /// Judges an object: every key is one of the fields and as its field says, or one of `ignored`, which are
 /// passed over.
 ///
@@ -185,6 +193,27 @@ mod tests {
         }
         let deep = "[".repeat(200) + &"]".repeat(200);
         assert_eq!(wrong(&deep), ["body"]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_the_bodys_fault() {
+        let judged = |bytes: &[u8]| text(bytes).and_then(object);
+        assert_eq!(judged(b""), Ok(Map::new()));
+        assert!(judged("{\"a\":\"ü\"}".as_bytes()).is_ok());
+        for bytes in [
+            b"\xff\xfe".as_slice(),
+            b"{\"a\":\"\xe9\"}",
+            b"\0",
+            b"\0x",
+            b"{}\0",
+            b"{\"a\":1}\0{\"b\":2}",
+            b"{\"a\":\"\0\"}",
+        ] {
+            let problem = judged(bytes).unwrap_err();
+            assert_eq!(problem.code, Code::Validation);
+            assert_eq!(problem.details.len(), 1, "{bytes:?}");
+            assert_eq!(problem.details[0].field, "body");
+        }
     }
 
     #[test]

@@ -181,6 +181,27 @@ impl Problem {
         })
     }
 
+    /// The envelope with what clients of `PostgREST` look for beside it: `code`, `message`, `details` and `hint` as
+    /// `PostgREST`'s own errors have them, texts or null. The gateway leaves them out.
+    #[must_use]
+    pub fn answer(&self) -> Value {
+        let mut answer = self.envelope();
+        let lines: Vec<String> = self
+            .details
+            .iter()
+            .map(|it| format!("{}: {}", it.field, it.message))
+            .collect();
+        let details = (!lines.is_empty()).then(|| lines.join("\n"));
+        let hint = self
+            .retry_after_s
+            .map(|seconds| format!("Try again in {seconds} s."));
+        answer["code"] = json!(self.code.name());
+        answer["message"] = json!(self.message);
+        answer["details"] = json!(details);
+        answer["hint"] = json!(hint);
+        answer
+    }
+
     /// The envelope as a header can hold it: in one line of ASCII, and not too long. What would be has the
     /// beginning of its message alone.
     #[must_use]
@@ -244,6 +265,35 @@ mod tests {
             success(json!({ "id": 1 })).to_string(),
             r#"{"success":true,"data":{"id":1}}"#
         );
+    }
+
+    #[test]
+    fn client_libraries_find_the_error_at_the_top_too() {
+        let detail = |field: &str, message: &str| Detail {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        };
+        let problem = Problem::invalid(vec![
+            detail("url", "must be a string"),
+            detail("events", "is required"),
+        ]);
+        let answer = problem.answer();
+        assert_eq!(answer["error"], problem.envelope()["error"]);
+        assert_eq!(answer["success"], false);
+        assert_eq!(answer["code"], "VALIDATION_ERROR");
+        assert_eq!(answer["message"], "several fields are not valid");
+        assert_eq!(
+            answer["details"],
+            "url: must be a string\nevents: is required"
+        );
+        assert_eq!(answer["hint"], Value::Null);
+        let limited = Problem {
+            retry_after_s: Some(7),
+            ..Problem::plain(Code::RateLimited)
+        }
+        .answer();
+        assert_eq!(limited["details"], Value::Null);
+        assert_eq!(limited["hint"], "Try again in 7 s.");
     }
 
     #[test]
