@@ -286,6 +286,7 @@ impl Worker {
                 // The figures in memory are ahead of those in the table.
                 definition.failing_since_ms = known.failing_since_ms;
                 definition.failed_since_success = known.failed_since_success;
+                definition.failing.clone_from(&known.failing);
                 // So is the knowledge of having switched it off.
                 if !known.active && self.settling.disabled(id) {
                     definition.active = false;
