@@ -40,7 +40,7 @@ COMMENT ON FUNCTION webhooks_api.status IS 'GET /api/v1/status: the worker, and 
 
 CREATE FUNCTION webhooks_api.activity(minutes text = NULL, webhook_id text = NULL) RETURNS json LANGUAGE sql STABLE PARALLEL UNSAFE
     RETURN webhooks.answer_query('activity', pg_catalog.json_build_object('minutes', minutes, 'webhook_id', webhook_id)::text);
-COMMENT ON FUNCTION webhooks_api.activity IS 'GET /api/v1/activity: deliveries of own webhooks that ended, minute by minute';
+COMMENT ON FUNCTION webhooks_api.activity IS 'GET /api/v1/activity: attempts at own webhooks, and deliveries that ended, minute by minute';
 
 CREATE FUNCTION webhooks_api.event_types() RETURNS json LANGUAGE sql STABLE PARALLEL UNSAFE
     RETURN webhooks.answer_query('event_types', NULL);
@@ -181,7 +181,11 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
        s.last_delivery,
        coalesce(s.total_attempts, 0) AS total_attempts,
        coalesce(s.successful_deliveries, 0) AS successful_deliveries,
-       coalesce(s.failed_deliveries, 0) AS failed_deliveries
+       coalesce(s.failed_deliveries, 0) AS failed_deliveries,
+       CASE WHEN s.activation = w.activation THEN s.first_failed_at END AS failing_since,
+       CASE WHEN s.activation = w.activation THEN s.failed_attempts ELSE 0 END AS failed_attempts,
+       CASE WHEN s.activation = w.activation THEN s.last_status END AS last_status,
+       CASE WHEN s.activation = w.activation THEN webhooks.shown_error(s.last_error) END AS last_error
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
   LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
@@ -201,6 +205,10 @@ COMMENT ON COLUMN webhooks_api.webhooks.last_delivery IS 'When the last delivery
 COMMENT ON COLUMN webhooks_api.webhooks.total_attempts IS 'Requests made';
 COMMENT ON COLUMN webhooks_api.webhooks.successful_deliveries IS 'Deliveries that ended delivered';
 COMMENT ON COLUMN webhooks_api.webhooks.failed_deliveries IS 'Deliveries that ended failed';
+COMMENT ON COLUMN webhooks_api.webhooks.failing_since IS 'When the first attempt failed that no success has followed; NULL: it is not failing';
+COMMENT ON COLUMN webhooks_api.webhooks.failed_attempts IS 'Attempts that failed since the last success';
+COMMENT ON COLUMN webhooks_api.webhooks.last_status IS 'HTTP status of the last of them';
+COMMENT ON COLUMN webhooks_api.webhooks.last_error IS 'Why the last of them failed';
 
 CREATE VIEW webhooks_api.deliveries WITH (security_barrier) AS
 SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at,

@@ -39,7 +39,7 @@ COMMENT ON FUNCTION webhooks.get_delivery IS 'A delivery with its attempts and i
 
 CREATE FUNCTION webhooks.retry_delivery(delivery_id text)
     RETURNS jsonb LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'retry_delivery_wrapper';
-COMMENT ON FUNCTION webhooks.retry_delivery IS 'Queues a delivery that has ended again, with a fresh max_attempts';
+COMMENT ON FUNCTION webhooks.retry_delivery IS 'Queues a delivery that has ended again, with a fresh max_attempts; attempts one that is pending now';
 
 CREATE FUNCTION webhooks.replay(
     webhook_id text, since timestamptz, until timestamptz = now(), only_failed boolean = false

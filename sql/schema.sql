@@ -93,7 +93,11 @@ CREATE TABLE webhooks.webhook_stats (
     last_delivery         timestamptz,
     activation            integer     NOT NULL DEFAULT 0,
     failing_since         timestamptz,
-    failed_since_success  bigint      NOT NULL DEFAULT 0
+    failed_since_success  bigint      NOT NULL DEFAULT 0,
+    first_failed_at       timestamptz,
+    failed_attempts       bigint      NOT NULL DEFAULT 0,
+    last_status           integer,
+    last_error            text
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE  webhooks.webhook_stats IS 'Counters of each webhook, written by the worker alone';
 COMMENT ON COLUMN webhooks.webhook_stats.webhook_id IS 'webhooks.webhook.id';
@@ -101,9 +105,13 @@ COMMENT ON COLUMN webhooks.webhook_stats.total_attempts IS 'Requests made';
 COMMENT ON COLUMN webhooks.webhook_stats.successful_deliveries IS 'Deliveries that ended delivered';
 COMMENT ON COLUMN webhooks.webhook_stats.failed_deliveries IS 'Deliveries that ended failed';
 COMMENT ON COLUMN webhooks.webhook_stats.last_delivery IS 'When the last delivery succeeded';
-COMMENT ON COLUMN webhooks.webhook_stats.activation IS 'The webhook''s activation that the next two belong to';
+COMMENT ON COLUMN webhooks.webhook_stats.activation IS 'The webhook''s activation that what follows belongs to';
 COMMENT ON COLUMN webhooks.webhook_stats.failing_since IS 'When the first delivery failed that no success has followed';
 COMMENT ON COLUMN webhooks.webhook_stats.failed_since_success IS 'Deliveries that failed since the last success';
+COMMENT ON COLUMN webhooks.webhook_stats.first_failed_at IS 'When the first attempt failed that no success has followed';
+COMMENT ON COLUMN webhooks.webhook_stats.failed_attempts IS 'Attempts that failed since the last success';
+COMMENT ON COLUMN webhooks.webhook_stats.last_status IS 'HTTP status of the last of them';
+COMMENT ON COLUMN webhooks.webhook_stats.last_error IS 'Why the last of them failed';
 
 CREATE TABLE webhooks.creation (
     owner text          PRIMARY KEY,
@@ -143,7 +151,7 @@ CREATE TABLE webhooks.outbox (
 COMMENT ON TABLE  webhooks.outbox IS 'What the worker has not dealt with yet: events to dispatch, rows of the queue to notice';
 COMMENT ON COLUMN webhooks.outbox.xid IS 'The top-level transaction that wrote it: with a snapshot this tells what is newly visible';
 COMMENT ON COLUMN webhooks.outbox.id IS 'webhooks.event.id, or an id of the command''s own';
-COMMENT ON COLUMN webhooks.outbox.command IS 'NULL: an event; queued: the queue has new rows of a webhook';
+COMMENT ON COLUMN webhooks.outbox.command IS 'NULL: an event; queued: the queue has new rows of a webhook; hurry and an id: that delivery is to be attempted now';
 COMMENT ON COLUMN webhooks.outbox.webhook_id IS 'The webhook of a command';
 
 CREATE TABLE webhooks.queue (

@@ -340,6 +340,11 @@ SELECT w.id,
            'created_at', webhooks.format_time(w.created_at),
            'updated_at', webhooks.format_time(w.updated_at),
            'last_delivery', webhooks.format_time(s.last_delivery),
+           'failing', CASE WHEN s.failed_attempts > 0 AND s.activation = w.activation THEN jsonb_build_object(
+               'since', webhooks.format_time(s.first_failed_at),
+               'attempts', s.failed_attempts,
+               'last_status', s.last_status,
+               'last_error', s.last_error) END,
            'delivery_stats', jsonb_build_object(
                'total_attempts', coalesce(s.total_attempts, 0),
                'successful_deliveries', coalesce(s.successful_deliveries, 0),

@@ -59,6 +59,21 @@ COMMENT ON COLUMN webhooks.home.served_version IS 'Under which version of the ex
 ALTER TABLE webhooks.queue ADD COLUMN undecided boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN webhooks.queue.undecided IS 'The webhook''s filters could not be read when the event was dispatched: they judge it once they can be';
 
+-- Since when a webhook is failing, with what, and how often; and a retry that is to be made now.
+
+ALTER TABLE webhooks.webhook_stats
+    ADD COLUMN first_failed_at timestamptz,
+    ADD COLUMN failed_attempts bigint NOT NULL DEFAULT 0,
+    ADD COLUMN last_status     integer,
+    ADD COLUMN last_error      text;
+COMMENT ON COLUMN webhooks.webhook_stats.activation IS 'The webhook''s activation that what follows belongs to';
+COMMENT ON COLUMN webhooks.webhook_stats.first_failed_at IS 'When the first attempt failed that no success has followed';
+COMMENT ON COLUMN webhooks.webhook_stats.failed_attempts IS 'Attempts that failed since the last success';
+COMMENT ON COLUMN webhooks.webhook_stats.last_status IS 'HTTP status of the last of them';
+COMMENT ON COLUMN webhooks.webhook_stats.last_error IS 'Why the last of them failed';
+COMMENT ON FUNCTION webhooks.retry_delivery IS 'Queues a delivery that has ended again, with a fresh max_attempts; attempts one that is pending now';
+COMMENT ON COLUMN webhooks.outbox.command IS 'NULL: an event; queued: the queue has new rows of a webhook; hurry and an id: that delivery is to be attempted now';
+
 CREATE FUNCTION webhooks.unreadable(
     url text, events text[], secret text, previous_secret text, filters jsonb,
     max_attempts integer, backoff_multiplier float8, max_delay integer
@@ -97,6 +112,11 @@ SELECT w.id,
            'created_at', webhooks.format_time(w.created_at),
            'updated_at', webhooks.format_time(w.updated_at),
            'last_delivery', webhooks.format_time(s.last_delivery),
+           'failing', CASE WHEN s.failed_attempts > 0 AND s.activation = w.activation THEN jsonb_build_object(
+               'since', webhooks.format_time(s.first_failed_at),
+               'attempts', s.failed_attempts,
+               'last_status', s.last_status,
+               'last_error', s.last_error) END,
            'delivery_stats', jsonb_build_object(
                'total_attempts', coalesce(s.total_attempts, 0),
                'successful_deliveries', coalesce(s.successful_deliveries, 0),
@@ -125,12 +145,22 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
        s.last_delivery,
        coalesce(s.total_attempts, 0) AS total_attempts,
        coalesce(s.successful_deliveries, 0) AS successful_deliveries,
-       coalesce(s.failed_deliveries, 0) AS failed_deliveries
+       coalesce(s.failed_deliveries, 0) AS failed_deliveries,
+       CASE WHEN s.activation = w.activation THEN s.first_failed_at END AS failing_since,
+       CASE WHEN s.activation = w.activation THEN s.failed_attempts ELSE 0 END AS failed_attempts,
+       CASE WHEN s.activation = w.activation THEN s.last_status END AS last_status,
+       CASE WHEN s.activation = w.activation THEN webhooks.shown_error(s.last_error) END AS last_error
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
   LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
  WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL);
 COMMENT ON COLUMN webhooks_api.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
+
+COMMENT ON COLUMN webhooks_api.webhooks.failing_since IS 'When the first attempt failed that no success has followed; NULL: it is not failing';
+COMMENT ON COLUMN webhooks_api.webhooks.failed_attempts IS 'Attempts that failed since the last success';
+COMMENT ON COLUMN webhooks_api.webhooks.last_status IS 'HTTP status of the last of them';
+COMMENT ON COLUMN webhooks_api.webhooks.last_error IS 'Why the last of them failed';
+COMMENT ON FUNCTION webhooks_api.activity IS 'GET /api/v1/activity: attempts at own webhooks, and deliveries that ended, minute by minute';
 
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
     'Internal: whether a webhook with these events, owner and filters gets an event with this type, owner and content; where the filters cannot be read, whether it may get it once they can';

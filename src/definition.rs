@@ -10,7 +10,7 @@ use webhooks_core::endpoint::Endpoint;
 use webhooks_core::request::Target;
 use webhooks_core::secret::LiveSecret;
 use webhooks_core::stored::Stored;
-use webhooks_schedule::{Definition, Lifetime, Moment, Snapshot};
+use webhooks_schedule::{Definition, Failing, Lifetime, Moment, Snapshot};
 
 static LOAD: Statement = Statement::new(
     c"SELECT w.id, w.owner, w.url, w.events, CASE WHEN $2 THEN w.secret END,
@@ -21,7 +21,8 @@ static LOAD: Statement = Statement::new(
              coalesce(d.disabled_at, w.paused_at), coalesce(d.disabled_under, w.paused_under)::text,
              w.resumed_at, w.resumed_under::text,
              s.failing_since, s.failed_since_success,
-             w.previous_secret_expires_at
+             w.previous_secret_expires_at,
+             s.first_failed_at, s.failed_attempts, s.last_status, s.last_error
         FROM webhooks.webhook w
         LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
         LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id AND s.activation = w.activation
@@ -119,6 +120,12 @@ fn read(rows: &sql::Rows<'_>, row: usize, settings: &Settings) -> Option<Definit
         }),
         failing_since_ms: rows.time(row, 19),
         failed_since_success: u64::try_from(rows.get::<i64>(row, 20).unwrap_or(0)).unwrap_or(0),
+        failing: rows.time(row, 22).map(|since_ms| Failing {
+            since_ms,
+            attempts: u64::try_from(rows.get::<i64>(row, 23).unwrap_or(0)).unwrap_or(0),
+            status: rows.get::<i32>(row, 24).and_then(|it| it.try_into().ok()),
+            error: rows.get(row, 25),
+        }),
         unreadable: read.unreadable,
         unreadable_until_ms,
     })

@@ -18,17 +18,21 @@ use std::ffi::CStr;
 
 /// Figures of both are counted. What the worker knows of failures here counts from the last success here.
 static STATS: Statement = Statement::new(
-    c"INSERT INTO webhooks.webhook_stats AS s VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    c"INSERT INTO webhooks.webhook_stats AS s VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
       ON CONFLICT (webhook_id) DO UPDATE
          SET total_attempts = s.total_attempts + excluded.total_attempts,
              successful_deliveries = s.successful_deliveries + excluded.successful_deliveries,
              failed_deliveries = s.failed_deliveries + excluded.failed_deliveries,
              last_delivery = greatest(s.last_delivery, excluded.last_delivery),
-             failing_since = CASE WHEN s.last_delivery IS NULL AND s.activation = excluded.activation
-                                  THEN least(s.failing_since, excluded.failing_since) ELSE s.failing_since END,
-             failed_since_success = CASE WHEN s.last_delivery IS NULL AND s.activation = excluded.activation
-                                         THEN s.failed_since_success + excluded.failed_since_success
-                                         ELSE s.failed_since_success END",
+             (failing_since, failed_since_success, first_failed_at, failed_attempts, last_status, last_error) =
+             (SELECT CASE WHEN goes_on THEN least(s.failing_since, excluded.failing_since) ELSE s.failing_since END,
+                     CASE WHEN goes_on THEN s.failed_since_success + excluded.failed_since_success
+                          ELSE s.failed_since_success END,
+                     CASE WHEN goes_on THEN least(s.first_failed_at, excluded.first_failed_at) ELSE s.first_failed_at END,
+                     CASE WHEN goes_on THEN s.failed_attempts + excluded.failed_attempts ELSE s.failed_attempts END,
+                     CASE WHEN goes_on AND s.failed_attempts = 0 THEN excluded.last_status ELSE s.last_status END,
+                     CASE WHEN goes_on AND s.failed_attempts = 0 THEN excluded.last_error ELSE s.last_error END
+                FROM (SELECT s.last_delivery IS NULL AND s.activation = excluded.activation AS goes_on) g)",
     &[
         pg_sys::UUIDOID,
         pg_sys::INT8OID,
@@ -38,6 +42,10 @@ static STATS: Statement = Statement::new(
         pg_sys::INT4OID,
         pg_sys::TIMESTAMPTZOID,
         pg_sys::INT8OID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::INT8OID,
+        pg_sys::INT4OID,
+        pg_sys::TEXTOID,
     ],
 );
 /// The later activation holds.

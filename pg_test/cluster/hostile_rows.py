@@ -404,7 +404,7 @@ BY_FUNCTION = {
     "delete_webhook": ids("delete_webhook"),
     "list_deliveries": [*DELIVERIES, *ids("list_deliveries")],
     "get_delivery": ids("get_delivery"),
-    "retry_delivery": [*rows(NOT_NOW, "pending already|has been deleted", "retry_delivery('{pending}')"), *ids("retry_delivery")],
+    "retry_delivery": [*rows(FINE, '"state": "pending"', "retry_delivery('{pending}')"), *ids("retry_delivery")],
     "replay": [*REPLAY, *ids("replay")],
     "send_test": ids("send_test"),
     "register_event_type": REGISTER,

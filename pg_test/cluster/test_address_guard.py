@@ -129,8 +129,14 @@ def test_a_tenant_reads_that_an_address_was_refused_and_never_which(named_db, na
     reader = db.role()
     db.grant(reader, "read")
     reading = db.connect(user=reader)
+    failing = "SELECT webhooks.get_webhook(%s) -> 'failing' ->> 'last_error'"
+    db.wait_until(failing, REFUSED, params=[webhook["id"]])
     told = [
         waiting,
+        db.one("SELECT webhooks.get_webhook(%s)", webhook["id"], session=session),
+        db.one("SELECT webhooks.list_webhooks() -> 'webhooks' -> 0", session=session),
+        db.one("SELECT webhooks_api.get_webhook(%s)", webhook["id"], session=session),
+        db.rows("SELECT * FROM webhooks_api.webhooks WHERE failed_attempts > 1", session=session),
         db.one("SELECT webhooks.get_delivery(%s)", delivery["id"], session=session),
         db.one("SELECT webhooks.list_deliveries(%s)", webhook["id"], session=session),
         db.rows("SELECT * FROM webhooks_api.deliveries", session=session),

@@ -71,7 +71,9 @@ def test_each_attempt_is_shown_with_its_request_and_its_answer(signed_in, api, r
     ):
         expect(attempt).to_contain_text(re.compile(rf"Took\d+ ms.*Status{status}"))
         expect(attempt.get_by_role("group", name="Beginning of the answer")).to_have_text(answer)
-        attempt.get_by_text("Request", exact=True).click()
+        # Those of the newest attempt are open; the others open on a click.
+        if attempt.get_by_role("group", name="Body").count() == 0:
+            attempt.get_by_text("Request", exact=True).click()
         body = attempt.get_by_role("group", name="Body").text_content()
         assert json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode() == sent[number].body
         assert body.count("\n") > 5
@@ -91,7 +93,7 @@ def test_a_failed_delivery_is_retried_and_arrives(signed_in, api, receiver, webh
     signed_in.go(failed["id"])
     expect(signed_in.fact("State")).to_contain_text("failed")
     signed_in.press("Retry")
-    signed_in.says("Queued again")
+    signed_in.says("It is attempted")
     request = receiver.wait(3)[-1]
     assert (request.header("X-Lanonasis-Delivery"), request.json["attempt"]) == (failed["id"], 3)
     expect(signed_in.fact("State")).to_contain_text("delivered")
@@ -110,7 +112,6 @@ def test_what_is_to_come_is_shown_with_its_time(signed_in, api):
     coming = signed_in.page.get_by_role("group", name=re.compile(r"Attempt \d, to come"))
     coming.get_by_text("Request", exact=True).click()
     expect(coming.get_by_role("group", name="Body")).to_contain_text('"attempt": ')
-    expect(signed_in.button("Retry")).to_be_hidden()
     expect(signed_in.page.get_by_role("group", name="Attempt 1", exact=True)).to_contain_text("no answer")
 
 

@@ -19,7 +19,7 @@ LOOKS = {
 
 @pytest.fixture
 def busy(api, receiver):
-    """Webhooks and deliveries of every kind; the one to look at, and a delivery of it."""
+    """Webhooks and deliveries of every kind; the one to look at, a delivery of it, and one that is failing."""
     receiver.answer("/memories", *[Answer(503, body=b'{"error":"try again"}')] * 2, Answer(200, body=b'{"ok":true}'))
     receiver.answer("/gone", 410)
     shown = api.create(
@@ -33,6 +33,9 @@ def busy(api, receiver):
     )
     api.create(receiver.url("/paused"), ["*"], active=False)
     gone = api.create(receiver.url("/gone"), ["memory.deleted"])
+    receiver.answer("/refusing", Answer(403, body=b"no such hook"))
+    patient = {"max_attempts": 9, "backoff_multiplier": 10}
+    refusing = api.create(receiver.url("/refusing"), ["memory.deleted"], retry_policy=patient)
     api.gateway.db.execute(
         "INSERT INTO memories (owner_id, content, tags) SELECT %s, 'likes tea', '{food}' FROM generate_series(1, 5)",
         api.owner,
@@ -45,7 +48,10 @@ def busy(api, receiver):
     )
     api.deliveries(gone, 1, "failed")
     deliveries = api.deliveries(shown, 6)
-    return shown, max(deliveries, key=lambda it: it["attempt_count"])
+    api.gateway.db.wait_until(
+        "SELECT webhooks.get_webhook(%s) -> 'failing' -> 'attempts'", 2, params=[refusing["id"]]
+    )
+    return shown, max(deliveries, key=lambda it: it["attempt_count"]), refusing
 
 
 def judged(portal):
@@ -61,7 +67,7 @@ def judged(portal):
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_every_view_looks_right_to_axe_and_to_every_screen(open_portal, api, busy, look):
-    webhook, delivery = busy
+    webhook, delivery, refusing = busy
     portal = open_portal(**LOOKS[look])
 
     def view(name):
@@ -70,7 +76,7 @@ def test_every_view_looks_right_to_axe_and_to_every_screen(open_portal, api, bus
 
     view("sign-in")
     portal.sign_in(api)
-    expect(portal.rows("All webhooks")).to_have_count(4)
+    expect(portal.rows("All webhooks")).to_have_count(5)
     view("webhooks")
     portal.go(webhook["id"])
     portal.shows(webhook["url"])
@@ -87,8 +93,14 @@ def test_every_view_looks_right_to_axe_and_to_every_screen(open_portal, api, bus
     portal.press_there("Done")
     portal.go(delivery["id"])
     portal.shows("memory.created")
-    portal.page.get_by_text("Request", exact=True).first.click()
+    expect(portal.page.get_by_role("group", name="Body")).to_be_visible()
     view("delivery")
+    portal.go(refusing["id"])
+    expect(portal.rows("Deliveries").get_by_role("button")).to_be_visible()
+    view("failing")
+    portal.press("Retry all failed")
+    view("retry-failed")
+    portal.press_there("Cancel")
     portal.go("webhook_" + "0" * 32)
     portal.shows("This cannot be shown")
     view("absent")
@@ -97,7 +109,7 @@ def test_every_view_looks_right_to_axe_and_to_every_screen(open_portal, api, bus
 def test_targets_are_large_enough_for_fingers(open_portal, api, busy):
     portal = open_portal(**PHONE)
     portal.sign_in(api)
-    for where in ("webhooks", busy[0]["id"], busy[1]["id"]):
+    for where in ("webhooks", *(it["id"] for it in busy)):
         portal.go(where)
         portal.page.wait_for_function(
             "where => document.querySelector('main > section:not([hidden])').id.startsWith(where)",
@@ -146,12 +158,13 @@ def test_all_of_it_works_by_keyboard(portal, api, receiver):
     tab_to(portal, portal.link("webhook.test"))
     press("Enter")
     portal.shows("webhook.test")
+    expect(portal.page.get_by_role("group", name="Body")).to_be_visible()
     tab_to(portal, portal.page.locator("summary").filter(has_text="Request"))
     press("Enter")
-    expect(portal.page.get_by_role("group", name="Body")).to_be_visible()
+    expect(portal.page.get_by_role("group", name="Body")).to_be_hidden()
     tab_to(portal, portal.button("Retry"))
     press("Space")
-    portal.says("Queued again")
+    portal.says("It is attempted")
     receiver.wait(2)
 
 

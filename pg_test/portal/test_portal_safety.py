@@ -49,7 +49,6 @@ def test_what_comes_from_outside_is_text_wherever_it_is_shown(gateway, portal, r
     portal.press_there("Cancel")
     portal.go(delivery["id"])
     expect(portal.page.get_by_role("group", name="Beginning of the answer")).to_have_text(HOSTILE)
-    portal.page.get_by_text("Request", exact=True).click()
     expect(portal.page.get_by_role("group", name="Body")).to_contain_text(HOSTILE)
     nothing_was_made_of_it(portal)
 

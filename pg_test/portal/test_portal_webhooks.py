@@ -124,13 +124,14 @@ def test_the_worker_and_the_last_hour_are_shown(signed_in, api, receiver, webhoo
     health = signed_in.page.get_by_role("group", name="Health")
     expect(health).to_contain_text("running")
     expect(health).to_contain_text("2 active")
-    chart = signed_in.page.get_by_role("img", name=re.compile("3 delivered.*3 failed"))
+    chart = signed_in.page.get_by_role("img", name=re.compile("3 succeeded.*3 failed.*3 delivered, 3 failed for good"))
     expect(chart).to_be_visible()
-    delivered = sum(int(it.split()[-2]) for it in chart.locator("rect.delivered title").all_text_contents())
+    succeeded = sum(int(it.split()[-2]) for it in chart.locator("rect.succeeded title").all_text_contents())
     failed = sum(int(it.split()[-2]) for it in chart.locator("rect.failed title").all_text_contents())
-    assert (delivered, failed) == (3, 3)
+    assert (succeeded, failed) == (3, 3)
     signed_in.page.get_by_text("As numbers").click()
-    expect(signed_in.page.get_by_role("listitem").first).to_contain_text(re.compile(r"\d delivered, \d failed"))
+    numbers = re.compile(r"\d attempts succeeded, \d failed; \d deliveries delivered, \d failed for good")
+    expect(signed_in.page.get_by_role("listitem").first).to_contain_text(numbers)
 
 
 def test_a_worker_that_is_stopped_is_seen(gateway, signed_in):

@@ -158,7 +158,7 @@ def test_what_no_id_looks_like_does_not_exist_either(api, method, path, body, ba
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/api", "/api/v1", "/api/v1/", "/api/v2/webhooks", "/api/v1/webhooks/", f"/api/v1/webhooks/webhook_{SOME}/",
+    ["/api", "/api/v1", "/api/v1/", "/api/v2/webhooks", "/api/v1/webhooks/", f"/api/v1/webhooks/webhook_{SOME}/",
      "/api/v1/Webhooks", f"/api/v1/webhooks/webhook_{SOME}/secret", "/rpc/list_webhooks", "/webhooks", "/-/read/list_webhooks",
      "/-/act/delete_webhook", "/-/write/create_webhook", "/../etc/passwd", "/api/v1/webhook%73/.."],
 )  # fmt: skip
@@ -174,7 +174,7 @@ for _method, _path, _ in REQUESTS:
     ALLOWED.setdefault(_path, set()).add(_method)
 
 
-@pytest.mark.parametrize(("path", "allowed"), [*ALLOWED.items(), ("/portal", {"GET"}), ("/api/v1/openapi.json", {"GET"})])
+@pytest.mark.parametrize(("path", "allowed"), [*ALLOWED.items(), ("/", {"GET"}), ("/portal", {"GET"}), ("/api/v1/openapi.json", {"GET"})])
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 def test_another_method_is_405_and_says_which_there_are(api, path, allowed, method):
     if method in allowed:

@@ -155,12 +155,15 @@ def test_retry_answers_202_with_the_delivery_which_goes_again(api, receiver):
     assert receiver.requests[-1].json["attempt"] == before + 1
 
 
-def test_a_delivery_that_is_pending_is_not_retried(api):
-    webhook = api.create("http://127.0.0.1:9/nobody", retry_policy={"backoff_multiplier": 10, "max_attempts": 9})
+def test_a_delivery_that_waits_is_attempted_now(api, receiver):
+    receiver.answer("/hook", 500, 500, 200)
+    webhook = api.create(receiver.url(), retry_policy={"backoff_multiplier": 10, "max_attempts": 9})
     api.remember()
+    receiver.wait(2)
     (pending,) = api.deliveries(webhook, 1, "pending")
-    answer = api.refused(400, "POST", f"/api/v1/deliveries/{pending['id']}/retry")
-    assert "pending already" in answer.error["message"]
+    delivery = api.done(202, "POST", f"/api/v1/deliveries/{pending['id']}/retry")
+    assert (delivery["id"], delivery["state"]) == (pending["id"], "pending")
+    assert receiver.wait(3, timeout=5)[-1].json["attempt"] == 3
 
 
 def test_test_answers_202_with_the_event_which_arrives(api, receiver):
@@ -239,7 +242,8 @@ def test_activity_counts_what_ended_minute_by_minute(api, other, receiver):
     api.deliveries(webhook, 3)
     minutes = api.done(200, "GET", "/api/v1/activity")["minutes"]
     assert len(minutes) == 60
-    assert all(set(it) == {"minute", "delivered", "failed"} for it in minutes)
+    keys = {"minute", "delivered", "failed", "attempts_succeeded", "attempts_failed"}
+    assert all(set(it) == keys for it in minutes)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:00\.000Z", it["minute"]) for it in minutes)
     assert [it["minute"] for it in minutes] == sorted(it["minute"] for it in minutes)
 
@@ -252,6 +256,36 @@ def test_activity_counts_what_ended_minute_by_minute(api, other, receiver):
     assert counted(api, f"minutes=5&webhook_id={quiet['id']}") == (5, 0, 0)
     assert counted(other, "minutes=5") == (5, 0, 0)
     other.refused(404, "GET", f"/api/v1/activity?webhook_id={webhook['id']}")
+
+
+def test_activity_counts_attempts_also_of_deliveries_that_wait_and_were_retried(api, other, receiver):
+    receiver.answer("/hook", 500, 500, 204)
+    webhook = api.create(receiver.url(), retry_policy={"backoff_multiplier": 10, "max_attempts": 9})
+    api.remember()
+    (delivery,) = api.deliveries(webhook, 1, "pending")
+    receiver.wait(2)
+    url = f"/api/v1/activity?minutes=5&webhook_id={webhook['id']}"
+
+    def counted(url, caller=api):
+        found = caller.done(200, "GET", url)["minutes"]
+        return tuple(sum(it[key] for it in found) for key in ("attempts_succeeded", "attempts_failed", "delivered", "failed"))
+
+    state = "SELECT attempts FROM webhooks.deliveries WHERE id = %s"
+    api.gateway.db.wait_until(state, 2, params=[delivery["id"]])
+    assert counted(url) == (0, 2, 0, 0)
+    api.done(202, "POST", f"/api/v1/deliveries/{delivery['id']}/retry")
+    api.deliveries(webhook, 1)
+    assert counted(url) == (1, 2, 1, 0)
+    api.done(202, "POST", f"/api/v1/deliveries/{delivery['id']}/retry")
+    api.gateway.db.wait_until(state, 4, params=[delivery["id"]])
+    assert counted(url) == (2, 2, 1, 0)
+    assert counted("/api/v1/activity", other) == (0, 0, 0, 0)
+
+
+def test_the_root_leads_to_the_page_wherever_it_stands(gateway):
+    answer = gateway.client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (302, "portal")
+    assert "WEBHOOKS" in gateway.client.get("/", follow_redirects=True).text.upper()
 
 
 def test_event_types_are_those_that_owners_may_subscribe_to(api):

@@ -1,8 +1,9 @@
-//! Figures of an owner: how things are, what was delivered minute by minute, and which events there are.
+//! Figures of an owner: how things are, what was attempted and delivered minute by minute, and which events there are.
 
 use crate::access::Caller;
 use crate::error::Error;
 use crate::functions::deliveries;
+use crate::seam::clock;
 use crate::seam::owner::as_owner;
 use crate::seam::sql::{self, Statement, arg};
 use pgrx::pg_sys;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use webhooks_core::event_type;
 
+const MINUTE_MS: i64 = 60_000;
 static STATUS: Statement = Statement::new(
     c"SELECT k.state, p.pending, p.oldest, w.active, w.disabled
         FROM webhooks.worker() k,
@@ -28,26 +30,52 @@ static STATUS: Statement = Statement::new(
     &[pg_sys::TEXTOID],
 );
 static ACTIVITY: Statement = Statement::new(
-    c"WITH bounds AS (
-          SELECT pg_catalog.date_trunc('minute', pg_catalog.clock_timestamp(), 'UTC') AS last),
-      ended AS (
+    c"WITH ended AS (
           SELECT pg_catalog.date_trunc('minute', d.completed_at, 'UTC') AS minute,
                  pg_catalog.count(*) FILTER (WHERE d.state = 'delivered') AS delivered,
                  pg_catalog.count(*) FILTER (WHERE d.state = 'failed') AS failed
             FROM webhooks.delivery d
-           WHERE d.completed_at >= (SELECT last - ($2 - 1) * interval '1 minute' FROM bounds)
-             AND ($3 IS NULL OR d.webhook_id = $3)
+           WHERE d.completed_at >= $2
+             AND ($4 IS NULL OR d.webhook_id = $4)
              AND ($1 IS NULL
                   OR d.webhook_id IN (SELECT id FROM webhooks.webhook WHERE owner = $1
+                                      UNION ALL SELECT id FROM webhooks.deleted_webhook WHERE owner = $1))
+           GROUP BY 1),
+      -- Whose an attempt is stands with its delivery, which is looked up for each: a join would read the whole log.
+      made AS (
+          SELECT pg_catalog.date_trunc('minute', a.started_at, 'UTC') AS minute,
+                 pg_catalog.count(*) FILTER (WHERE a.status BETWEEN 200 AND 299) AS succeeded,
+                 pg_catalog.count(*) FILTER (WHERE a.status IS NULL OR a.status NOT BETWEEN 200 AND 299) AS failed
+            FROM (SELECT d.webhook_id, d.started_at, d.status
+                    FROM webhooks.delivery d
+                   WHERE d.completed_at >= $2 AND d.started_at >= $2
+                  UNION ALL
+                  SELECT d.webhook_id, t.started_at, t.status
+                    FROM webhooks.attempt t,
+                         LATERAL (SELECT q.webhook_id FROM webhooks.queue q WHERE q.id = t.delivery_id
+                                  UNION ALL SELECT l.webhook_id FROM webhooks.delivery l WHERE l.id = t.delivery_id
+                                  LIMIT 1) d
+                   WHERE t.started_at >= $2) a
+           WHERE ($4 IS NULL OR a.webhook_id = $4)
+             AND ($1 IS NULL
+                  OR a.webhook_id IN (SELECT id FROM webhooks.webhook WHERE owner = $1
                                       UNION ALL SELECT id FROM webhooks.deleted_webhook WHERE owner = $1))
            GROUP BY 1)
       SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                  'minute', webhooks.format_time(m.minute),
                  'delivered', coalesce(e.delivered, 0),
-                 'failed', coalesce(e.failed, 0)) ORDER BY m.minute)
-        FROM bounds b, pg_catalog.generate_series(b.last - ($2 - 1) * interval '1 minute', b.last, interval '1 minute') AS m(minute)
-        LEFT JOIN ended e ON e.minute = m.minute",
-    &[pg_sys::TEXTOID, pg_sys::INT4OID, pg_sys::UUIDOID],
+                 'failed', coalesce(e.failed, 0),
+                 'attempts_succeeded', coalesce(a.succeeded, 0),
+                 'attempts_failed', coalesce(a.failed, 0)) ORDER BY m.minute)
+        FROM pg_catalog.generate_series($2, $3, interval '1 minute') AS m(minute)
+        LEFT JOIN ended e ON e.minute = m.minute
+        LEFT JOIN made a ON a.minute = m.minute",
+    &[
+        pg_sys::TEXTOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::UUIDOID,
+    ],
 );
 static EVENT_TYPES: Statement = Statement::new(
     c"SELECT name, description FROM webhooks.event_type ORDER BY name",
@@ -70,7 +98,7 @@ pub(super) fn status(caller: &Caller) -> Result<Value, Error> {
     })
 }
 
-/// Deliveries of the last minutes that have ended, the oldest minute first; of one webhook or of all.
+/// Attempts of the last minutes, and deliveries that have ended in them, the oldest minute first; of one webhook or of all.
 pub(super) fn activity(
     caller: &Caller,
     minutes: i32,
@@ -81,11 +109,15 @@ pub(super) fn activity(
             if let Some(webhook) = webhook {
                 deliveries::must_be_logged(spi, webhook, caller.owner())?;
             }
+            // As parameters, so that the planner knows how little of the log it is.
+            let last = clock::unix_ms().div_euclid(MINUTE_MS) * MINUTE_MS;
+            let first = last - i64::from(minutes - 1) * MINUTE_MS;
             let rows = spi.write(
                 &ACTIVITY,
                 &[
                     arg(caller.owner()),
-                    arg(minutes),
+                    sql::time(first),
+                    sql::time(last),
                     webhook.and_then(sql::uuid),
                 ],
             );

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::seam::clock;
 use crate::seam::table::Table;
 use pgrx::{IntoDatum, pg_sys};
+use std::fmt::{self, Display, Formatter};
 use uuid::Uuid;
 
 /// Events after which the memory of what was written is given back; the tables write as often.
@@ -24,6 +25,35 @@ pub(crate) struct NewEvent {
     pub(crate) data: String,
     /// What filters judge, where `data` does not hold it.
     pub(crate) subject: Option<String>,
+}
+
+/// What the worker is told through the outbox, beside events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Command {
+    /// The queue has new rows of the webhook.
+    Queued,
+    /// This delivery is to be attempted now.
+    Hurry(Uuid),
+}
+
+impl Command {
+    /// The command in a row; what no version knows says that something is new.
+    pub(crate) fn read(text: &str) -> Self {
+        let delivery = text.strip_prefix("hurry ").map(Uuid::parse_str);
+        match delivery {
+            Some(Ok(delivery)) => Self::Hurry(delivery),
+            _ => Self::Queued,
+        }
+    }
+}
+
+impl Display for Command {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queued => f.write_str("queued"),
+            Self::Hurry(delivery) => write!(f, "hurry {delivery}"),
+        }
+    }
 }
 
 /// The two tables, open for writing.
@@ -113,12 +143,12 @@ impl Store {
         id
     }
 
-    /// Adds a command to the outbox: the queue has new rows of a webhook.
-    pub(crate) fn add_queued(&mut self, webhook: Uuid) {
+    /// Adds a command to the outbox, about a webhook.
+    pub(crate) fn command(&mut self, command: Command, webhook: Uuid) {
         self.outbox.insert(&[
             Some(pg_sys::Datum::from(self.xid)),
             crate::seam::sql::uuid(clock::new_id()),
-            "queued".into_datum(),
+            command.to_string().into_datum(),
             crate::seam::sql::uuid(webhook),
         ]);
         self.added += 1;

@@ -3,7 +3,7 @@
 use super::quotas::{self, Bound};
 use super::{page, pagination, parse_id, required, webhooks::must_exist};
 use crate::access::{self, Caller};
-use crate::emit::store::Store;
+use crate::emit::store::{Command, Store};
 use crate::error::{Error, reply};
 use crate::seam::clock;
 use crate::seam::owner::as_owner;
@@ -18,14 +18,24 @@ use uuid::Uuid;
 use webhooks_core::address::without_address;
 use webhooks_core::event_type::Subscription;
 use webhooks_core::id::{self, Kind};
+use webhooks_core::payload;
 use webhooks_core::quote::quote;
 use webhooks_core::request::{self, Event, Target};
 use webhooks_core::stored;
 
 static LIST: Statement = Statement::new(
-    c"SELECT object FROM webhooks.delivery_object WHERE webhook_id = $1 AND ($2 IS NULL OR state = $2)
-       ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4",
-    &[pg_sys::UUIDOID, pg_sys::TEXTOID, pg_sys::INT8OID, pg_sys::INT8OID],
+    c"SELECT d.object, pg_catalog.substr(e.data, 1, 4096)
+        FROM (SELECT object, event_id, created_at, id FROM webhooks.delivery_object
+               WHERE webhook_id = $1 AND ($2 IS NULL OR state = $2)
+               ORDER BY created_at DESC, id DESC LIMIT $3 OFFSET $4) d
+        LEFT JOIN webhooks.event e ON e.id = d.event_id
+       ORDER BY d.created_at DESC, d.id DESC",
+    &[
+        pg_sys::UUIDOID,
+        pg_sys::TEXTOID,
+        pg_sys::INT8OID,
+        pg_sys::INT8OID,
+    ],
 );
 static COUNT: Statement = Statement::new(
     c"SELECT pg_catalog.count(*) FROM webhooks.delivery_object WHERE webhook_id = $1 AND ($2 IS NULL OR state = $2)",
@@ -178,10 +188,11 @@ pub(crate) fn list(
             let total = spi.write(&COUNT, &which).get::<i64>(0, 1).unwrap_or(0);
             let rows = spi.write(&LIST, &[which[0], which[1], arg(limit), arg(offset)]);
             let deliveries: Vec<Value> = (0..rows.len())
-                .filter_map(|row| rows.json(row, 1))
-                .map(|mut delivery| {
-                    hide_address(&mut delivery, "last_error", &caller);
-                    delivery
+                .filter_map(|row| {
+                    let mut delivery = rows.json(row, 1)?;
+                    name_object(&mut delivery, rows.get::<&str>(row, 2));
+                    hide_for(&mut delivery, "last_error", &caller);
+                    Some(delivery)
                 })
                 .collect();
             Ok(JsonB(
@@ -223,14 +234,7 @@ pub(crate) fn retry(delivery_id: Option<&str>) -> Result<JsonB, Error> {
             );
             match state.as_deref() {
                 None => return Err(absent(delivery)),
-                Some("pending") => {
-                    return Err(Error::State {
-                        message: "the delivery is pending already".to_owned(),
-                        hint: Some(
-                            "It will be attempted when it is due: see next_attempt_at.".to_owned(),
-                        ),
-                    });
-                }
+                Some("pending") => return hurry(spi, delivery, &caller),
                 Some(_) if !webhook_exists => {
                     return Err(Error::State {
                         message: "the webhook of this delivery has been deleted".to_owned(),
@@ -255,7 +259,7 @@ pub(crate) fn retry(delivery_id: Option<&str>) -> Result<JsonB, Error> {
                 &[sql::uuid(delivery), arg(caller.owner()), arg(seq)],
             );
             let webhook = rows.uuid(0, 1).ok_or_else(|| absent(delivery))?;
-            tell_worker(webhook)?;
+            tell_worker(Command::Queued, webhook)?;
             shown(spi, delivery, &caller).map(JsonB)
         })
     })
@@ -301,7 +305,7 @@ pub(crate) fn replay_period(
             let only_failed = only_failed.unwrap_or(false);
             let queued = replay_events(spi, webhook, (since, until), only_failed, room)?;
             if queued > 0 {
-                tell_worker(webhook)?;
+                tell_worker(Command::Queued, webhook)?;
             }
             Ok(queued)
         })
@@ -341,17 +345,46 @@ fn absent(delivery: Uuid) -> Error {
     }
 }
 
-/// Has the worker look at the queue of a webhook, when this transaction commits.
-fn tell_worker(webhook: Uuid) -> Result<(), Error> {
+/// Has the worker attempt a delivery that waits now, by the attempts that it has left. Its row is the worker's to write.
+fn hurry(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<JsonB, Error> {
+    let rows = spi.write(&GET, &one(delivery, caller));
+    let webhook = rows.uuid(0, 2).ok_or_else(|| absent(delivery))?;
+    tell_worker(Command::Hurry(delivery), webhook)?;
+    let mut object = shown(spi, delivery, caller)?;
+    let due = object.get_mut("next_attempt_at");
+    if let Some(Value::String(due)) = due {
+        // Both are UTC in one form, so that they sort.
+        let now = webhooks_core::time::iso_millis(clock::unix_ms());
+        *due = now.min(std::mem::take(due));
+    }
+    Ok(JsonB(object))
+}
+
+/// Tells the worker something about a webhook, when this transaction commits.
+fn tell_worker(command: Command, webhook: Uuid) -> Result<(), Error> {
     let mut store = Store::open()?;
-    store.add_queued(webhook);
+    store.command(command, webhook);
     store.close();
     Ok(())
 }
 
+/// Says which object the event of a delivery is about, as far as the beginning of its data tells.
+fn name_object(delivery: &mut Value, data: Option<&str>) {
+    if let Value::Object(keys) = delivery {
+        keys.insert("data_id".to_owned(), json!(data.and_then(payload::id)));
+    }
+}
+
 /// Leaves out of an error which address was refused, which administrators alone are told.
-fn hide_address(object: &mut Value, key: &str, caller: &Caller) {
-    if let (Caller::Owner(_), Some(Value::String(error))) = (caller, object.get_mut(key)) {
+fn hide_for(object: &mut Value, key: &str, caller: &Caller) {
+    if let Caller::Owner(_) = caller {
+        hide_address(object, key);
+    }
+}
+
+/// Leaves out of an error which address was refused.
+pub(super) fn hide_address(object: &mut Value, key: &str) {
+    if let Some(Value::String(error)) = object.get_mut(key) {
         *error = without_address(error).into_owned();
     }
 }
@@ -375,9 +408,10 @@ fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Err
     let log = spi.write(&ATTEMPTS, &[sql::uuid(delivery)]);
     let mut attempts = log.json(0, 1).unwrap_or_else(|| json!([]));
     for attempt in attempts.as_array_mut().into_iter().flatten() {
-        hide_address(attempt, "error", caller);
+        hide_for(attempt, "error", caller);
     }
-    hide_address(&mut object, "last_error", caller);
+    hide_for(&mut object, "last_error", caller);
+    name_object(&mut object, rows.get::<&str>(0, 6));
     let last = log.time(0, 2);
     let made = object
         .get("attempt_count")

@@ -1,5 +1,6 @@
 //! Webhooks: create, list, get, update, delete.
 
+use super::deliveries::hide_address;
 use super::{page, pagination, parse_id, parsed, quotas, required};
 use crate::access::{self, Caller};
 use crate::error::{Error, Faults, reply};
@@ -314,7 +315,9 @@ pub(crate) fn list(
             let who = [arg(active), arg(event), arg(caller.owner())];
             let total = spi.write(&COUNT, &who).get::<i64>(0, 1).unwrap_or(0);
             let rows = spi.write(&LIST, &[who[0], who[1], who[2], arg(limit), arg(offset)]);
-            let webhooks: Vec<Value> = (0..rows.len()).filter_map(|row| json(&rows, row)).collect();
+            let webhooks: Vec<Value> = (0..rows.len())
+                .filter_map(|row| shown(&rows, row, caller.owner()))
+                .collect();
             Ok(JsonB(serde_json::json!({
                 "webhooks": webhooks,
                 "pagination": pagination(total, limit, offset),
@@ -433,13 +436,19 @@ pub(super) fn absent(webhook: Uuid) -> Error {
     }
 }
 
-fn json(rows: &Rows<'_>, row: usize) -> Option<Value> {
-    rows.json(row, 1)
+/// An object that was read, as its owner or (`None`) an administrator may see it.
+fn shown(rows: &Rows<'_>, row: usize, owner: Option<&str>) -> Option<Value> {
+    let mut object = rows.json(row, 1)?;
+    if let (Some(_), Some(failing)) = (owner, object.get_mut("failing")) {
+        hide_address(failing, "last_error");
+    }
+    Some(object)
 }
 
 /// The object of a webhook that the owner may see.
 fn object(spi: &Connection, webhook: Uuid, owner: Option<&str>) -> Result<Value, Error> {
-    json(&spi.write(&OBJECT, &[sql::uuid(webhook), arg(owner)]), 0).ok_or_else(|| absent(webhook))
+    let rows = spi.write(&OBJECT, &[sql::uuid(webhook), arg(owner)]);
+    shown(&rows, 0, owner).ok_or_else(|| absent(webhook))
 }
 
 /// Fails unless the webhook exists for this owner.
@@ -489,6 +498,7 @@ pub(crate) const READ_ONLY: &[&str] = &[
     "updated_at",
     "last_delivery",
     "delivery_stats",
+    "failing",
     "disabled_reason",
     "previous_secret_expires_at",
 ];

@@ -343,6 +343,7 @@ impl Worker {
                 if !merged {
                     definition.failing_since_ms = known.failing_since_ms;
                     definition.failed_since_success = known.failed_since_success;
+                    definition.failing.clone_from(&known.failing);
                 }
                 // So is the knowledge of having switched it off.
                 if !known.active && self.settling.disabled(id) {

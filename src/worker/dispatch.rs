@@ -6,6 +6,7 @@
 use super::definitions::{self, Changes, Definitions};
 use super::unreadable::{Suspect, suspects};
 use super::{DISPATCH, POLL_MS, SWEEP_MS, SWEEP_SHARE, UPKEEP, Worker};
+use crate::emit::store::Command;
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::transaction::{Isolation, transaction};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
 use webhooks_core::request::Event;
-use webhooks_schedule::{Addressed, OutboxKey, Position, Snapshot, Stretch};
+use webhooks_schedule::{Addressed, Hurried, OutboxKey, Position, Snapshot, Stretch};
 
 /// Rows read at once, at most: their data are all in memory together.
 const READ: usize = 512;
@@ -62,13 +63,14 @@ impl Found {
     fn bytes(&self) -> usize {
         match &self.what {
             What::Event { event, .. } => event.data.len(),
-            What::Queued(_) | What::Nothing | What::Incomplete => 0,
+            What::Told(..) | What::Nothing | What::Incomplete => 0,
         }
     }
 }
 
 enum What {
-    Queued(Uuid),
+    /// A command about a webhook.
+    Told(Command, Uuid),
     Nothing,
     /// Its event is not there: a restore may bring it yet.
     Incomplete,
@@ -278,8 +280,9 @@ impl Worker {
                 continue;
             };
             let (block, offset) = pgrx::itemptr::item_pointer_get_both(place);
-            let what = if rows.get::<String>(row, 4).is_some() {
-                rows.uuid(row, 5).map_or(What::Nothing, What::Queued)
+            let what = if let Some(command) = rows.get::<String>(row, 4) {
+                let told = |webhook| What::Told(Command::read(&command), webhook);
+                rows.uuid(row, 5).map_or(What::Nothing, told)
             } else {
                 Self::read_event(&rows, row, id).unwrap_or(What::Incomplete)
             };
@@ -338,14 +341,22 @@ impl Worker {
             }
             chosen.clear();
             let event = match it.what {
-                What::Queued(webhook) => {
-                    if self.scheduler.knows(webhook) {
-                        self.scheduler.requeued(webhook);
-                        // A test that is tried again is due, whether its webhook is active or not.
-                        self.scheduler.reread_due();
-                    } else {
-                        // Queued by a transaction that did not see the deletion.
-                        self.upkeep.cancel(webhook);
+                What::Told(command, webhook) => {
+                    match command {
+                        _ if !self.scheduler.knows(webhook) => {
+                            // By a transaction that did not see the deletion.
+                            self.upkeep.cancel(webhook);
+                        }
+                        Command::Queued => {
+                            self.scheduler.requeued(webhook);
+                            // A test that is tried again is due, whether its webhook is active or not.
+                            self.scheduler.reread_due();
+                        }
+                        Command::Hurry(delivery) => {
+                            let hurried = Hurried { delivery, webhook };
+                            self.scheduler.hurry(it.key, hurried);
+                            continue;
+                        }
                     }
                     nothing(it.key.id)
                 }

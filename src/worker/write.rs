@@ -7,7 +7,7 @@ use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::table::Table;
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
-use webhooks_schedule::{Attempt, Batch, Ending, How, QueueRow, StatsDelta, Unit};
+use webhooks_schedule::{Attempt, Batch, Ending, Failing, How, QueueRow, StatsDelta, Unit};
 
 static QUEUE_INSERT: Statement = Statement::new(
     c"INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, due, last_status, last_error, created_at, undecided)
@@ -43,6 +43,11 @@ static QUEUE_UPDATE: Statement = Statement::new(
 );
 static QUEUE_DELETE: Statement = Statement::new(
     c"DELETE FROM webhooks.queue WHERE id = ANY ($1)",
+    &[pg_sys::UUIDARRAYOID],
+);
+static QUEUE_HURRY: Statement = Statement::new(
+    c"UPDATE webhooks.queue SET due = pg_catalog.clock_timestamp()
+       WHERE id = ANY ($1) AND due > pg_catalog.clock_timestamp()",
     &[pg_sys::UUIDARRAYOID],
 );
 static OUTBOX_DELETE: Statement = Statement::new(
@@ -83,20 +88,26 @@ static DISABLE: Statement = Statement::new(
 static STATS: Statement = Statement::new(
     c"INSERT INTO webhooks.webhook_stats AS s
              (webhook_id, total_attempts, successful_deliveries, failed_deliveries, last_delivery, activation, failing_since,
-              failed_since_success)
+              failed_since_success, first_failed_at, failed_attempts, last_status, last_error)
       SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8))
+             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9),
+             pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12))
       ON CONFLICT (webhook_id) DO UPDATE
          SET total_attempts = s.total_attempts + excluded.total_attempts,
              successful_deliveries = s.successful_deliveries + excluded.successful_deliveries,
              failed_deliveries = s.failed_deliveries + excluded.failed_deliveries,
              last_delivery = greatest(s.last_delivery, excluded.last_delivery),
              activation = excluded.activation,
-             failing_since = CASE WHEN s.activation = excluded.activation AND excluded.last_delivery IS NULL
-                                  THEN least(s.failing_since, excluded.failing_since) ELSE excluded.failing_since END,
-             failed_since_success = CASE WHEN s.activation = excluded.activation AND excluded.last_delivery IS NULL
-                                         THEN s.failed_since_success + excluded.failed_deliveries
-                                         ELSE excluded.failed_since_success END",
+             (failing_since, failed_since_success, first_failed_at, failed_attempts, last_status, last_error) =
+             (SELECT CASE WHEN goes_on THEN least(s.failing_since, excluded.failing_since) ELSE excluded.failing_since END,
+                     CASE WHEN goes_on THEN s.failed_since_success + excluded.failed_deliveries
+                          ELSE excluded.failed_since_success END,
+                     CASE WHEN goes_on THEN least(s.first_failed_at, excluded.first_failed_at)
+                          ELSE excluded.first_failed_at END,
+                     CASE WHEN goes_on THEN s.failed_attempts + excluded.total_attempts ELSE excluded.failed_attempts END,
+                     CASE WHEN goes_on AND excluded.total_attempts = 0 THEN s.last_status ELSE excluded.last_status END,
+                     CASE WHEN goes_on AND excluded.total_attempts = 0 THEN s.last_error ELSE excluded.last_error END
+                FROM (SELECT s.activation = excluded.activation AND excluded.last_delivery IS NULL AS goes_on) g)",
     &[
         pg_sys::UUIDARRAYOID,
         pg_sys::INT8ARRAYOID,
@@ -106,6 +117,10 @@ static STATS: Statement = Statement::new(
         pg_sys::INT4ARRAYOID,
         pg_sys::TIMESTAMPTZARRAYOID,
         pg_sys::INT8ARRAYOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
+        pg_sys::INT8ARRAYOID,
+        pg_sys::INT4ARRAYOID,
+        pg_sys::TEXTARRAYOID,
     ],
 );
 static TOTALS: Statement = Statement::new(
@@ -222,6 +237,9 @@ pub(super) fn write(units: &[Unit], news: Vec<NewEvent>) {
         if !batch.updates.is_empty() {
             update_queue(spi, &batch.updates);
         }
+        if !batch.hurried.is_empty() {
+            spi.write(&QUEUE_HURRY, &[sql::uuids(batch.hurried)]);
+        }
         for ending in batch.late {
             let row = log_row(ending);
             let args: Vec<_> = row
@@ -293,6 +311,17 @@ fn update_queue(spi: &Connection, rows: &[QueueRow<'_>]) {
     );
 }
 
+/// A column of the attempts that have failed since the last success; NULL where there are none.
+fn failing<T>(stats: &[(Uuid, StatsDelta)], of: impl Fn(&Failing) -> Option<T>) -> sql::Arg
+where
+    Vec<Option<T>>: IntoDatum,
+{
+    let column = stats
+        .iter()
+        .map(|(_, it)| it.failing.as_ref().and_then(&of));
+    sql::arg(column.collect::<Vec<_>>())
+}
+
 /// Adds figures to the statistics; notes an error of the worker's own.
 pub(super) fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error: Option<String>) {
     let sum = |of: fn(&StatsDelta) -> u64| stats.iter().map(|(_, it)| of(it) as i64).sum::<i64>();
@@ -331,6 +360,10 @@ pub(super) fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error:
                         .collect::<Vec<_>>(),
                 ),
                 each(|it| it.failed_since_success),
+                failing(stats, |it| stamp(it.since_ms)),
+                each(|it| it.failing.as_ref().map_or(0, |it| it.attempts)),
+                failing(stats, |it| it.status.map(i32::from)),
+                failing(stats, |it| it.error.clone()),
             ],
         );
     }

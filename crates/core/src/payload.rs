@@ -4,6 +4,7 @@
 //! first is sent, with `"truncated":true` behind the rest.
 
 use crate::json::write_string;
+use serde_json::Value;
 
 const TRUNCATED: &str = "truncated";
 
@@ -133,6 +134,33 @@ fn members(data: &str) -> Vec<Member<'_>> {
     found
 }
 
+/// The `id` in `data`, as text. `beginning`: canonical JSON, or as much of it as there is. `None`: it is not in there, or is
+/// neither a string nor a number.
+#[must_use]
+pub fn id(beginning: &str) -> Option<String> {
+    let inside = beginning.strip_prefix('{')?;
+    let whole = inside.strip_suffix('}');
+    let inside = whole.unwrap_or(inside);
+    let bytes = inside.as_bytes();
+    let mut start = 0;
+    while start < bytes.len() {
+        let key_end = string_end(bytes, start);
+        let end = value_end(bytes, key_end);
+        if inside.get(start..key_end)? == "\"id\"" {
+            // What is cut off has no comma behind it.
+            let value = inside.get(key_end + 1..end)?;
+            return match serde_json::from_str(value).ok()? {
+                _ if end == bytes.len() && whole.is_none() => None,
+                Value::String(id) => Some(id),
+                Value::Number(id) => Some(id.to_string()),
+                _ => None,
+            };
+        }
+        start = end + 1;
+    }
+    None
+}
+
 /// Where the string that begins at `start` ends, behind its closing quote.
 fn string_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
@@ -239,6 +267,52 @@ mod tests {
             "12345678901234567890",
         ] {
             assert_eq!(shrunk(data, 5), r#"{"truncated":true}"#);
+        }
+    }
+
+    #[test]
+    fn the_id_is_found_also_in_the_beginning_of_data() {
+        let of = |beginning: &str| id(beginning);
+        assert_eq!(of(DATA), Some("a,}".to_owned()));
+        assert_eq!(of(&DATA[..40]), Some("a,}".to_owned()));
+        assert_eq!(
+            of(r#"{"id":12345678901234567890}"#),
+            Some("12345678901234567890".to_owned())
+        );
+        assert_eq!(
+            of(r#"{"x":{"id":"inner"},"id":"a\"b"}"#),
+            Some("a\"b".to_owned())
+        );
+        for none in [
+            "",
+            "{",
+            "{}",
+            "[1]",
+            "7",
+            r#"{"a":1}"#,
+            r#"{"id":null}"#,
+            r#"{"id":["a"]}"#,
+            // Cut off within it.
+            r#"{"id":12"#,
+            r#"{"id":"12"#,
+            r#"{"id":"12}"#,
+            r#"{"id":{"a":1}"#,
+            r#"{"id""#,
+            r#"{"i"#,
+        ] {
+            assert_eq!(of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_no_beginning_is_another() {
+        let data = r#"{"object":"memory","id":"äöü-1","content":"x"}"#;
+        for end in (0..data.len()).filter(|&end| data.is_char_boundary(end)) {
+            let found = id(&data[..end]);
+            assert!(
+                found.is_none() || found.as_deref() == Some("äöü-1"),
+                "{end}"
+            );
         }
     }
 

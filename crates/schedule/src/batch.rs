@@ -31,7 +31,7 @@ pub struct QueueRow<'a> {
     pub undecided: bool,
 }
 
-/// What is to be written, in any order but that `late` comes after `log`.
+/// What is to be written, in any order but that `late` comes after `log`, and `hurried` last.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// Rows of the outbox to remove.
@@ -48,6 +48,8 @@ pub struct Batch<'a> {
     pub updates: Vec<QueueRow<'a>>,
     /// Rows of the queue to remove.
     pub deletes: Vec<Uuid>,
+    /// Rows of the queue that become due, after all of that.
+    pub hurried: Vec<Uuid>,
 }
 
 /// A row of the queue that a unit has spoken of.
@@ -65,6 +67,7 @@ impl<'a> Batch<'a> {
         let mut spoken: HashMap<Uuid, Spoken<'a>> = HashMap::new();
         for unit in units {
             batch.outbox.extend(unit.outbox);
+            batch.hurried.extend(unit.hurried.map(|it| it.delivery));
             for queued in &unit.queued {
                 let row = QueueRow {
                     id: queued.id,

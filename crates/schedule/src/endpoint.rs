@@ -1,6 +1,7 @@
 //! One webhook in the worker's memory.
 
 use crate::lifetime::Lifetime;
+use crate::record::Attempt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use uuid::Uuid;
@@ -38,6 +39,8 @@ pub struct Definition {
     pub failing_since_ms: Option<i64>,
     /// Deliveries that failed since the last success.
     pub failed_since_success: u64,
+    /// Attempts that failed since the last success; `None`: the last one succeeded, or there was none.
+    pub failing: Option<Failing>,
     /// Why its row cannot be read. While it cannot, nothing is sent, tests included, and deliveries wait.
     pub unreadable: Option<String>,
     /// When that ends by itself, Unix milliseconds: with the overlap of a previous secret.
@@ -53,6 +56,32 @@ impl Definition {
     /// Whether an event of this type stays in its backlog. A test goes to an inactive webhook too.
     pub(crate) fn keeps_back(&self, event_type: &str) -> bool {
         !self.sends() && (self.unreadable.is_some() || event_type != TEST)
+    }
+}
+
+/// Attempts that have failed one after the other, with no success after them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failing {
+    /// When the first of them ended, Unix milliseconds.
+    pub since_ms: i64,
+    /// How many.
+    pub attempts: u64,
+    /// HTTP status of the last one, if there was an answer.
+    pub status: Option<u16>,
+    /// Why the last one failed.
+    pub error: Option<String>,
+}
+
+impl Failing {
+    /// After one more failed attempt.
+    pub(crate) fn add(known: &mut Option<Self>, ended_ms: i64, attempt: &Attempt) {
+        let before = known.as_ref();
+        *known = Some(Self {
+            since_ms: before.map_or(ended_ms, |it| it.since_ms),
+            attempts: before.map_or(0, |it| it.attempts) + 1,
+            status: attempt.status,
+            error: attempt.error.clone(),
+        });
     }
 }
 
@@ -86,12 +115,14 @@ pub struct StatsDelta {
     pub failed: u64,
     /// The last success, Unix milliseconds.
     pub last_delivery_ms: Option<i64>,
-    /// The activation that the two below belong to.
+    /// The activation that what follows belongs to.
     pub activation: i32,
     /// The state now: when the first delivery failed that no success has followed, Unix milliseconds.
     pub failing_since_ms: Option<i64>,
     /// The state now: deliveries that failed since the last success.
     pub failed_since_success: u64,
+    /// The state now: attempts that failed since the last success.
+    pub failing: Option<Failing>,
 }
 
 #[derive(Debug)]

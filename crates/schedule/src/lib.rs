@@ -18,11 +18,11 @@ mod snapshot;
 mod trouble;
 
 pub use batch::{Batch, QueueRow};
-pub use endpoint::{Definition, StatsDelta};
+pub use endpoint::{Definition, Failing, StatsDelta};
 pub use lifetime::{Lifetime, Moment};
 pub use pauses::Pauses;
 pub use record::{
-    Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit, Wanted,
+    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Wanted,
 };
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler};
 pub use snapshot::{Position, Snapshot, Stretch};

@@ -148,6 +148,17 @@ pub struct Unit {
     pub queued: Vec<Queued>,
     /// A webhook that is to be switched off.
     pub disable: Option<Disable>,
+    /// A delivery whose row is to become due.
+    pub hurried: Option<Hurried>,
+}
+
+/// A delivery whose next attempt a user wants now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hurried {
+    /// The delivery.
+    pub delivery: Uuid,
+    /// Its webhook.
+    pub webhook: Uuid,
 }
 
 /// Rows of the queue that memory asks for.

@@ -176,6 +176,7 @@ impl Scheduler {
                 state.delta.last_delivery_ms = Some(ended_ms);
                 state.definition.failing_since_ms = None;
                 state.definition.failed_since_success = 0;
+                state.definition.failing = None;
                 How::Delivered
             }
             Verdict::Failed => {
@@ -188,6 +189,9 @@ impl Scheduler {
                 ended_ms.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
             ),
         };
+        if matches!(how, How::Failed | How::RetryAt(_)) {
+            Failing::add(&mut state.definition.failing, ended_ms, &attempt);
+        }
         let definition = &state.definition;
         state.delta.activation = definition.activation;
         state.delta.failing_since_ms = definition.failing_since_ms;

@@ -6,9 +6,9 @@ mod rows;
 mod time;
 mod webhooks;
 
-use crate::endpoint::{Definition, Pace, SLOW_MS, State, StatsDelta, TEST};
+use crate::endpoint::{Definition, Failing, Pace, SLOW_MS, State, StatsDelta, TEST};
 use crate::record::{
-    Addressed, Attempt, Disable, Ending, How, OutboxKey, Queued, Recorded, Unit, Wanted,
+    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Wanted,
 };
 use slab::Slab;
 use std::cmp::Reverse;
@@ -118,9 +118,10 @@ pub struct Ended {
 #[derive(Debug)]
 enum Place {
     Ready,
-    /// For its next attempt; `bytes` of [`Scheduler::waiting_bytes`] are its own. `bare`: its event's data are not in memory,
-    /// and it must be read again before it can be sent.
+    /// For its next attempt, at `due_ms`; `bytes` of [`Scheduler::waiting_bytes`] are its own. `bare`: its event's data are
+    /// not in memory, and it must be read again before it can be sent.
     Waiting {
+        due_ms: i64,
         bytes: usize,
         bare: bool,
     },
@@ -132,6 +133,7 @@ enum Place {
 impl Place {
     /// Waiting, before [`Scheduler::wait_until`] has counted it.
     const UNCOUNTED: Self = Self::Waiting {
+        due_ms: i64::MIN,
         bytes: 0,
         bare: false,
     };
@@ -354,7 +356,11 @@ impl Scheduler {
         }
         let bytes = delivery.event.data.len();
         self.waiting_bytes += bytes;
-        delivery.place = Place::Waiting { bytes, bare };
+        delivery.place = Place::Waiting {
+            due_ms,
+            bytes,
+            bare,
+        };
         let id = delivery.id;
         self.retries.push(Reverse((due_ms, key, id)));
     }

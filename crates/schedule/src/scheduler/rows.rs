@@ -33,6 +33,37 @@ impl Scheduler {
                 self.rewind(index, queued.seq - 1);
             }
         }
+        if let Some(hurried) = unit.hurried {
+            self.hurried(hurried);
+        }
+    }
+
+    /// A user asks for the next attempt of a delivery now, by this outbox row. If it waits for a later time, its row becomes
+    /// due; else it is ready or under way already.
+    pub fn hurry(&mut self, outbox: OutboxKey, hurried: Hurried) {
+        if !self.outbox.insert(outbox.id) {
+            return;
+        }
+        let known = self.by_id.get(&hurried.delivery);
+        let waits =
+            known.is_none_or(|&key| matches!(self.deliveries[key].place, Place::Waiting { .. }));
+        self.done.push(Unit {
+            outbox: Some(outbox),
+            hurried: waits.then_some(hurried),
+            ..Unit::default()
+        });
+    }
+
+    /// The row of a delivery has become due.
+    fn hurried(&mut self, Hurried { delivery, webhook }: Hurried) {
+        match self.by_id.get(&delivery) {
+            Some(&key) => self.fire(key, delivery),
+            None => {
+                self.requeued(webhook);
+                // A test is due, whether its webhook is active or not.
+                self.reread_due();
+            }
+        }
     }
 
     /// Figures that were counted since the last call.
@@ -44,7 +75,9 @@ impl Scheduler {
             let state = self.endpoints.get_mut(index);
             if let Some(state) = state.filter(|state| state.counted) {
                 state.counted = false;
-                taken.push((state.definition.id, std::mem::take(&mut state.delta)));
+                let mut delta = std::mem::take(&mut state.delta);
+                delta.failing.clone_from(&state.definition.failing);
+                taken.push((state.definition.id, delta));
             }
         }
         taken

@@ -10,7 +10,14 @@ impl Scheduler {
                 break;
             }
             self.retries.pop();
-            self.fire(key, id);
+            // One that was tried sooner, because a user asked for it, may wait for a later time by now.
+            let waits = self.deliveries.get(key).is_some_and(|it| {
+                it.id == id
+                    && matches!(it.place, Place::Waiting { due_ms: due, .. } if due == due_ms)
+            });
+            if waits {
+                self.fire(key, id);
+            }
         }
         while let Some(&Reverse((at, index))) = self.held.peek() {
             if at > now.mono_ms {

@@ -42,6 +42,7 @@ pub fn definition(number: usize, active: bool, lifetime: &Lifetime) -> Definitio
         }),
         failing_since_ms: None,
         failed_since_success: 0,
+        failing: None,
         unreadable: None,
         unreadable_until_ms: None,
     }
