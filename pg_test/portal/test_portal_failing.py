@@ -38,7 +38,9 @@ def test_an_endpoint_that_refuses_is_seen_in_the_list_before_any_delivery_has_en
     row = signed_in.rows("All webhooks")
     expect(row).to_contain_text("failing")
     expect(row).not_to_contain_text("active")
-    expect(row).to_contain_text(re.compile(r"2 attempts in a row have failed, the first \d+ s ago\. Last: the endpoint answered 403"))
+    expect(row).to_contain_text(
+        re.compile(r"2 attempts in a row have failed, the first \d+ s ago\. Last: the endpoint answered 403")
+    )
 
 
 def test_an_endpoint_that_refuses_is_seen_on_its_page_and_no_more_when_it_recovers(signed_in, api, receiver, refusing):
@@ -79,7 +81,9 @@ def test_the_chart_has_attempts_that_no_delivery_has_ended_with(signed_in, refus
 
 def test_rows_and_pages_of_deliveries_name_the_object(signed_in, api, receiver):
     webhook = api.create(receiver.url(), ["memory.*"])
-    memory = api.gateway.db.one("INSERT INTO memories (owner_id, content) VALUES (%s, 'tea') RETURNING id::text", api.owner)
+    memory = api.gateway.db.one(
+        "INSERT INTO memories (owner_id, content) VALUES (%s, 'tea') RETURNING id::text", api.owner
+    )
     (delivery,) = api.deliveries(webhook, 1)
     signed_in.go(webhook["id"])
     expect(signed_in.rows("Deliveries").get_by_role("cell").first).to_have_text(memory)
