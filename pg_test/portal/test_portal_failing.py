@@ -217,11 +217,13 @@ def test_the_next_attempt_is_in_some_time(signed_in, api, refusing):
         ({}, "3 attempts: at once, after 1 s, after 2 s; the last 3 s after the first"),
         ({"max_attempts": 1}, "1 attempt, and no other"),
         ({"backoff_multiplier": 1}, "3 attempts: at once, after 1 s, after 1 s; the last 2 s after the first"),
-        ({"max_attempts": 7, "backoff_multiplier": 1}, "7 attempts: at once, after 1 s, and after 1 s each time; the last 6 s after the first"),
+        ({"max_attempts": 7, "backoff_multiplier": 1},
+         "7 attempts: at once, after 1 s, and after 1 s each time; the last 6 s after the first"),
         ({"max_attempts": 9, "max_delay": 3},
          "9 attempts: at once, after 1 s, after 2 s, after 3 s, and after 3 s each time; the last 21 s after the first"),
         ({"max_attempts": 14, "max_delay": 3600},
-         "14 attempts: at once, after 1 s, after 2 s, after 4 s, after 8 s, and so on, at last after 60 min; the last 2 h after the first"),
+         "14 attempts: at once, after 1 s, after 2 s, after 4 s, after 8 s, and so on, "
+         "at last after 60 min; the last 2 h after the first"),
     ],
 )  # fmt: skip
 def test_the_retry_policy_is_said_in_words(signed_in, api, receiver, policy, words):
