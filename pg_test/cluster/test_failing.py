@@ -14,9 +14,7 @@ def failing(db, webhook, session=None):
 
 def wait_for_failing(db, webhook, attempts):
     """What is said of it once so many attempts have failed in a row."""
-    db.wait_until(
-        "SELECT webhooks.get_webhook(%s) -> 'failing' -> 'attempts'", attempts, params=[webhook["id"]]
-    )
+    db.wait_until("SELECT webhooks.get_webhook(%s) -> 'failing' -> 'attempts'", attempts, params=[webhook["id"]])
     return failing(db, webhook)
 
 

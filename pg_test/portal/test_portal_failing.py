@@ -38,7 +38,9 @@ def test_an_endpoint_that_refuses_is_seen_in_the_list_before_any_delivery_has_en
     row = signed_in.rows("All webhooks")
     expect(row).to_contain_text("failing")
     expect(row).not_to_contain_text("active")
-    expect(row).to_contain_text(re.compile(r"2 attempts in a row have failed, the first \d+ s ago\. Last: the endpoint answered 403"))
+    expect(row).to_contain_text(
+        re.compile(r"2 attempts in a row have failed, the first \d+ s ago\. Last: the endpoint answered 403")
+    )
 
 
 def test_an_endpoint_that_refuses_is_seen_on_its_page_and_no_more_when_it_recovers(signed_in, api, receiver, refusing):
@@ -79,7 +81,9 @@ def test_the_chart_has_attempts_that_no_delivery_has_ended_with(signed_in, refus
 
 def test_rows_and_pages_of_deliveries_name_the_object(signed_in, api, receiver):
     webhook = api.create(receiver.url(), ["memory.*"])
-    memory = api.gateway.db.one("INSERT INTO memories (owner_id, content) VALUES (%s, 'tea') RETURNING id::text", api.owner)
+    memory = api.gateway.db.one(
+        "INSERT INTO memories (owner_id, content) VALUES (%s, 'tea') RETURNING id::text", api.owner
+    )
     (delivery,) = api.deliveries(webhook, 1)
     signed_in.go(webhook["id"])
     expect(signed_in.rows("Deliveries").get_by_role("cell").first).to_have_text(memory)
@@ -213,11 +217,13 @@ def test_the_next_attempt_is_in_some_time(signed_in, api, refusing):
         ({}, "3 attempts: at once, after 1 s, after 2 s; the last 3 s after the first"),
         ({"max_attempts": 1}, "1 attempt, and no other"),
         ({"backoff_multiplier": 1}, "3 attempts: at once, after 1 s, after 1 s; the last 2 s after the first"),
-        ({"max_attempts": 7, "backoff_multiplier": 1}, "7 attempts: at once, after 1 s, and after 1 s each time; the last 6 s after the first"),
+        ({"max_attempts": 7, "backoff_multiplier": 1},
+         "7 attempts: at once, after 1 s, and after 1 s each time; the last 6 s after the first"),
         ({"max_attempts": 9, "max_delay": 3},
          "9 attempts: at once, after 1 s, after 2 s, after 3 s, and after 3 s each time; the last 21 s after the first"),
         ({"max_attempts": 14, "max_delay": 3600},
-         "14 attempts: at once, after 1 s, after 2 s, after 4 s, after 8 s, and so on, at last after 60 min; the last 2 h after the first"),
+         "14 attempts: at once, after 1 s, after 2 s, after 4 s, after 8 s, and so on, "
+         "at last after 60 min; the last 2 h after the first"),
     ],
 )  # fmt: skip
 def test_the_retry_policy_is_said_in_words(signed_in, api, receiver, policy, words):

@@ -48,9 +48,7 @@ def busy(api, receiver):
     )
     api.deliveries(gone, 1, "failed")
     deliveries = api.deliveries(shown, 6)
-    api.gateway.db.wait_until(
-        "SELECT webhooks.get_webhook(%s) -> 'failing' -> 'attempts'", 2, params=[refusing["id"]]
-    )
+    api.gateway.db.wait_until("SELECT webhooks.get_webhook(%s) -> 'failing' -> 'attempts'", 2, params=[refusing["id"]])
     return shown, max(deliveries, key=lambda it: it["attempt_count"]), refusing
 
 

@@ -53,6 +53,23 @@ def test_what_comes_from_outside_is_text_wherever_it_is_shown(gateway, portal, r
     nothing_was_made_of_it(portal)
 
 
+def test_the_id_of_an_object_is_text_wherever_it_is_shown(signed_in, api, receiver):
+    receiver.answer("/hook", 500)
+    webhook = api.create(receiver.url(), ["user.activity"], retry_policy={"backoff_multiplier": 10, "max_attempts": 9})
+    api.gateway.db.emit(data={"id": HOSTILE}, owner=api.owner)
+    (delivery,) = api.deliveries(webhook, 1, "pending")
+    signed_in.go(webhook["id"])
+    row = signed_in.rows("Deliveries")
+    expect(row.get_by_role("cell").first).to_have_text(HOSTILE)
+    expect(row.get_by_role("button")).to_have_accessible_name(f"Try now user.activity {HOSTILE}")
+    nothing_was_made_of_it(signed_in)
+    row.get_by_role("button").click()
+    signed_in.says("It is attempted")
+    signed_in.go(delivery["id"])
+    expect(signed_in.fact(r"data\.id")).to_have_text(HOSTILE)
+    nothing_was_made_of_it(signed_in)
+
+
 @pytest.mark.parametrize(
     "where",
     [
