@@ -63,6 +63,16 @@ pub(super) fn is_cloned(database: &str) {
     );
 }
 
+/// Rows are passed over from now on.
+pub(super) fn set_aside(stage: &str, rows: usize, error: &str) {
+    report(
+        PgLogLevel::WARNING,
+        format!("webhooks sets {rows} rows aside ({stage}): {error}"),
+        "SELECT * FROM webhooks.set_aside; shows them. To have one tried again, delete it there and restart the worker."
+            .to_owned(),
+    );
+}
+
 fn report(level: PgLogLevel, message: String, hint: String) {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "webhooks")
         .set_hint(hint)
