@@ -97,6 +97,15 @@ fn failure(ending: &Ending) -> Option<String> {
 }
 
 impl Worker {
+    /// What the worker before this one has told of is not told again.
+    pub(super) fn remember_troubles(&mut self) {
+        for webhook in self.scheduler.webhooks() {
+            if webhook.failing_since_ms.is_some() {
+                self.troubles.fails_already(webhook.id);
+            }
+        }
+    }
+
     /// Tells of webhooks that have begun to fail, that have recovered, and that are switched off.
     pub(super) fn tell_of(&mut self, unit: &Unit) {
         for ending in &unit.endings {
