@@ -267,12 +267,16 @@ impl Slot {
         true
     }
 
-    /// This process is the worker no longer. Whether it was.
-    pub(crate) fn release(&self) -> bool {
+    /// Whether this process is the worker.
+    pub(crate) fn is_ours(&self) -> bool {
         // SAFETY: a variable of this process.
         let pid = unsafe { pg_sys::MyProcPid };
-        let was = self.pid.load(Ordering::Acquire) == pid;
-        if was {
+        self.pid.load(Ordering::Acquire) == pid
+    }
+
+    /// This process is the worker no longer, if it was.
+    pub(crate) fn release(&self) {
+        if self.is_ours() {
             self.proc_plus_one.store(0, Ordering::Release);
             self.in_flight.store(0, Ordering::Release);
             self.threads.store(0, Ordering::Release);
@@ -284,7 +288,6 @@ impl Slot {
             }
             self.pid.store(0, Ordering::Release);
         }
-        was
     }
 
     /// Whether `stop_worker()` was called, and the worker has obeyed.

@@ -42,6 +42,20 @@ def test_the_log_names_a_webhook_that_begins_to_fail_and_recovers_and_no_deliver
     assert "very-secret" not in db.server.log(since)
 
 
+def test_a_worker_that_is_started_again_repeats_nothing_and_tells_of_the_recovery(db, receiver):
+    since = db.server.log_size()
+    receiver.answer("/hook", 500, 500, 200)
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
+    for count in (1, 2):
+        db.emit()
+        db.wait_for_states(webhook, failed=count)
+        db.stop_worker()
+        db.start_worker()
+    db.emit()
+    db.server.wait_for_log(f"{webhook['id']} has recovered", since)
+    assert len(lines(db, since, f"{webhook['id']} began to fail")) == 1
+
+
 def test_the_log_says_that_a_webhook_was_switched_off_and_how_to_switch_it_on(db, receiver):
     since = db.server.log_size()
     receiver.answer("/hook", 410)

@@ -207,6 +207,20 @@ def test_a_parallel_restore_loses_nothing(make_cluster, make_database, dumped):
     assert_nothing_is_lost_or_counted_twice(db, lived, lived.figures)
 
 
+def test_a_dump_of_inserts_loses_nothing(make_cluster, make_database, receiver):
+    """Each row by a statement and a transaction of its own."""
+    source = make_cluster()
+    db = make_database(server=source)
+    lived = LivedIn(db, receiver)
+    script = source.client("pg_dump", "--inserts", db.name)
+    roles = source.client("pg_dumpall", "--roles-only").replace("CREATE ROLE postgres;", "")
+    target = make_cluster()
+    target.client("psql", "-qX", "-v", "ON_ERROR_STOP=1", input=roles)
+    other = make_database(extension=False, server=target)
+    target.client("psql", "-qX", "-v", "ON_ERROR_STOP=1", "-d", other.name, input=script)
+    assert_nothing_is_lost_or_counted_twice(other, lived, lived.figures)
+
+
 # Rows whose key is there
 
 

@@ -1,6 +1,6 @@
 //! Webhooks from their rows into memory, and the news of changes.
 
-use super::Worker;
+use super::{POLL_MS, Worker};
 use crate::definition::{self, Secrets};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
@@ -45,6 +45,11 @@ const NEW_MS: i64 = 200;
 /// So long after the start of a worker, or after webhooks have come with a dump, more may come.
 const RESTORING_MS: u64 = 3_600_000;
 
+/// So long after the last row of a dump nobody decides yet for whom an event is.
+const QUIET_MS: u64 = 1_000;
+/// Time between two times that everything is read again for what a dump has brought, in milliseconds.
+const FOLLOW_MS: u64 = 200;
+
 /// Oid of `webhooks.webhook`, for the invalidation callback.
 static TABLE: AtomicU32 = AtomicU32::new(0);
 /// How often the table is to be looked at. Twice when it was invalidated: what the message tells of may have been committed
@@ -66,6 +71,11 @@ pub(super) struct Definitions {
     pub(super) restoring_until_ms: u64,
     /// When rows of a dump last came that were looked at, Unix milliseconds; 0: never.
     restored_ms: u64,
+    /// When they were looked at, monotonic milliseconds.
+    followed_ms: u64,
+    /// Until then, monotonic milliseconds, more webhooks may come with a dump that brings each by itself; 0: there is no
+    /// such time.
+    quiet_until_ms: u64,
     /// Figures in the tables have been merged with those of a dump: memory is to follow them.
     merged: bool,
     /// Webhooks whose rows cannot be read, and the reason that the log tells already.
@@ -81,6 +91,13 @@ pub(super) struct Changes {
     restored: bool,
     /// Webhooks that have come with a dump, or were there at the start, and have rows in the queue.
     waiting: HashSet<Uuid>,
+}
+
+impl Changes {
+    /// Whether some have come with a dump, and more may.
+    pub(super) fn are_restored(&self) -> bool {
+        self.restored
+    }
 }
 
 impl Definitions {
@@ -122,6 +139,15 @@ impl Definitions {
     pub(super) fn is_restoring(&self) -> bool {
         let now = u64::try_from(clock::unix_ms()).unwrap_or(0);
         now < self.restored_ms.saturating_add(RESTORING_MS)
+    }
+
+    /// Whether that time has just ended.
+    fn quiet_ends(&mut self, now_ms: u64) -> bool {
+        let ends = self.quiet_until_ms != 0 && now_ms >= self.quiet_until_ms;
+        if ends {
+            self.quiet_until_ms = 0;
+        }
+        ends
     }
 
     /// Whether somebody has committed a change that was not looked at.
@@ -185,9 +211,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the database has no webhook, and never had one: what lies in its tables has come with a dump whose
-    /// webhooks are yet to come, and so nobody may decide for whom it is. (They come all at once: by one COPY.)
+    /// Whether webhooks may be yet to come with a dump, so that nobody may decide for whom an event is: rows of it came a
+    /// moment ago, or what lies in the tables has come with it, since the database never had a webhook. (One COPY
+    /// brings them all, but INSERTs one by one.)
     pub(super) fn are_awaited(&self, spi: &Connection, changes: Option<&Changes>) -> bool {
+        if clock::mono_ms() < self.definitions.quiet_until_ms {
+            return true;
+        }
         let some = self.scheduler.webhooks().next().is_some();
         let gone = changes.is_some_and(|changes| !changes.gone.is_empty());
         (!some || gone) && spi.read(&EVER, &[]).get(0, 1) == Some(false)
@@ -213,9 +243,23 @@ impl Worker {
     /// Reads everything again if rows have come that a dump brought: they may be of anything, and anywhere.
     pub(super) fn follow_restore(&mut self) {
         let restored_ms = self.slot.restored.load(Ordering::Acquire);
+        let now = clock::mono_ms();
         if restored_ms <= self.definitions.restored_ms {
+            if self.definitions.quiet_ends(now) {
+                self.read_all_again();
+            } else if self.definitions.quiet_until_ms != 0 {
+                self.look_at(self.definitions.quiet_until_ms);
+            }
             return;
         }
+        // A dump may bring each row by a transaction of its own.
+        self.definitions.quiet_until_ms = now + QUIET_MS;
+        let due_ms = self.definitions.followed_ms + FOLLOW_MS;
+        if now < due_ms {
+            self.look_at(due_ms);
+            return;
+        }
+        self.definitions.followed_ms = now;
         // Then the tables have all figures, and memory may take them from there.
         self.write_stats();
         if self.scheduler.has_stats() {
@@ -236,6 +280,11 @@ impl Worker {
         self.definitions.forget_versions();
         self.read_all_again();
         self.reread_restored();
+    }
+
+    /// Has the outbox looked at then, if nothing wakes the worker before.
+    fn look_at(&mut self, at_ms: u64) {
+        self.polled_ms = self.polled_ms.min(at_ms.saturating_sub(POLL_MS));
     }
 
     /// Has the outbox and the retries read from their beginning.

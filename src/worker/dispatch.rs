@@ -120,13 +120,13 @@ impl Worker {
         if !poll && !self.position.has_more() && !self.slot.woken.load(Ordering::Acquire) {
             return;
         }
-        self.follow_restore();
         // Whatever is committed from here on wakes again.
         self.slot.woken.store(false, Ordering::Release);
         if poll {
             self.polled_ms = now;
             self.reread_after_overlap();
         }
+        self.follow_restore();
         if now >= self.sweep_ms && !self.position.has_more() {
             self.sweep_took_ms = Some(0);
             self.sweep_ms = now + SWEEP_MS;
@@ -213,7 +213,8 @@ impl Worker {
             }
         }
         let changes = self.changes(spi, definitions::old_before());
-        let awaited = self.are_awaited(spi, changes.as_ref());
+        let awaited = self.are_awaited(spi, changes.as_ref())
+            || changes.as_ref().is_some_and(Changes::are_restored);
         let mut found = Vec::new();
         let mut to = None;
         match position.next().filter(|_| !awaited) {

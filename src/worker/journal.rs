@@ -63,6 +63,16 @@ pub(super) fn is_cloned(database: &str) {
     );
 }
 
+/// Rows are passed over from now on.
+pub(super) fn set_aside(stage: &str, rows: usize, error: &str) {
+    report(
+        PgLogLevel::WARNING,
+        format!("webhooks sets {rows} rows aside ({stage}): {error}"),
+        "SELECT * FROM webhooks.set_aside; shows them. To have one tried again, delete it there and restart the worker."
+            .to_owned(),
+    );
+}
+
 fn report(level: PgLogLevel, message: String, hint: String) {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "webhooks")
         .set_hint(hint)
@@ -87,6 +97,15 @@ fn failure(ending: &Ending) -> Option<String> {
 }
 
 impl Worker {
+    /// What the worker before this one has told of is not told again.
+    pub(super) fn remember_troubles(&mut self) {
+        for webhook in self.scheduler.webhooks() {
+            if webhook.failing_since_ms.is_some() {
+                self.troubles.fails_already(webhook.id);
+            }
+        }
+    }
+
     /// Tells of webhooks that have begun to fail, that have recovered, and that are switched off.
     pub(super) fn tell_of(&mut self, unit: &Unit) {
         for ending in &unit.endings {

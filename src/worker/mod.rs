@@ -153,10 +153,12 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, arg: pg_sys::Datum) {
     if let Some(shared) = shmem::shared() {
-        if let Some(slot) = shared.find(pg_sys::Oid::from(arg.value() as u32))
-            && slot.release()
-        {
-            shared.in_flight.give_back(arg.value() as u32);
+        if let Some(slot) = shared.find(pg_sys::Oid::from(arg.value() as u32)) {
+            // Before another worker of this database takes places.
+            if slot.is_ours() {
+                shared.in_flight.give_back(arg.value() as u32);
+            }
+            slot.release();
         }
         shared.wake_launcher();
     }

@@ -212,6 +212,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         Err(error) => fail(&error),
     }
     worker.note_ca_file(unloaded);
+    worker.remember_troubles();
     slot.woken.store(true, Ordering::Release);
     journal::started(&worker.database, worker.scheduler.webhooks().count());
     Some(worker)

@@ -5,7 +5,7 @@
 //!
 //! Which rows those are is kept in memory and read again now and then: the reads of every moment need no table for it.
 
-use super::{Worker, is_transient};
+use super::{Worker, is_transient, journal};
 use crate::seam::sql::{self, Arg, Connection, Statement};
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use pgrx::pg_sys;
@@ -80,11 +80,7 @@ impl Worker {
         ids: &[Uuid],
         error: &RolledBack,
     ) -> Result<(), RolledBack> {
-        pgrx::warning!(
-            "webhooks sets {} rows aside ({stage}): {}",
-            ids.len(),
-            error.message
-        );
+        journal::set_aside(stage, ids.len(), &error.message);
         transaction(c"setting rows aside", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
                 let ids = sql::uuids(ids.iter().copied());

@@ -73,6 +73,12 @@ impl Troubles {
         was_told.then_some(News::Recovered)
     }
 
+    /// The webhook failed when the worker before this one ended, which has told of it.
+    pub fn fails_already(&mut self, webhook: Uuid) {
+        let trouble = self.of.entry(webhook).or_default();
+        (trouble.fails, trouble.is_told) = (true, true);
+    }
+
     /// The webhook was switched off or deleted.
     pub fn forget(&mut self, webhook: Uuid) {
         self.of.remove(&webhook);
@@ -140,6 +146,17 @@ mod tests {
         assert_eq!(told(&mut troubles, MINUTE_MS), most);
         assert_eq!(told(&mut troubles, MINUTE_MS + 1), 0);
         assert_eq!(told(&mut troubles, 2 * MINUTE_MS), most);
+    }
+
+    #[test]
+    fn what_a_worker_before_has_told_of_is_only_told_to_recover() {
+        let mut troubles = Troubles::default();
+        troubles.fails_already(webhook(1));
+        assert_eq!(troubles.attempted(webhook(1), FAILED, 1), None);
+        assert_eq!(
+            troubles.attempted(webhook(1), FINE, 2),
+            Some(News::Recovered)
+        );
     }
 
     #[test]
