@@ -346,6 +346,8 @@ CREATE FUNCTION webhooks_api.user_activity(bytea) RETURNS json LANGUAGE sql VOLA
 COMMENT ON FUNCTION webhooks_api.user_activity(bytea) IS 'Emits user.activity';
 COMMENT ON FUNCTION webhooks_api.user_activity(text) IS 'Emits user.activity, with the body as text, which a NUL byte cuts';
 
+COMMENT ON FUNCTION webhooks_api.check_request IS 'PostgREST''s db-pre-request: ends requests for schema webhooks_api with 401 unless they carry a good token, and with 405 if they write to a view; passes all others';
+
 REVOKE ALL ON FUNCTION webhooks.answer_body(text, bytea),
     webhooks_api.create_webhook(bytea),
     webhooks_api.update_webhook(bytea),
