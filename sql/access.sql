@@ -42,4 +42,4 @@ COMMENT ON SCHEMA webhooks_api IS 'What PostgREST exposes of webhooks';
 
 CREATE FUNCTION webhooks_api.check_request()
     RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'check_request';
-COMMENT ON FUNCTION webhooks_api.check_request IS 'PostgREST''s db-pre-request: ends requests for schema webhooks_api with 401 unless they carry a good token; passes all others';
+COMMENT ON FUNCTION webhooks_api.check_request IS 'PostgREST''s db-pre-request: ends requests for schema webhooks_api with 401 unless they carry a good token, and with 405 if they write to a view; passes all others';

@@ -48,7 +48,7 @@ COMMENT ON FUNCTION webhooks_api.event_types IS 'GET /api/v1/event-types: what o
 
 -- Writing: by POST. PostgREST takes the overload that the Content-Type is for. The gateway sends application/octet-stream:
 -- so the body arrives whole, whatever bytes it holds. As text/plain, which the gateway of 0.2 sends, PostgREST cuts it at a NUL
--- byte. application/json comes from rpc() of client libraries.
+-- byte, which its length tells. application/json comes from rpc() of client libraries.
 
 CREATE FUNCTION webhooks_api.create_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('create_webhook', $1);
@@ -57,7 +57,7 @@ CREATE FUNCTION webhooks_api.create_webhook(text) RETURNS json LANGUAGE sql VOLA
 CREATE FUNCTION webhooks_api.create_webhook(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('create_webhook', $1::text);
 COMMENT ON FUNCTION webhooks_api.create_webhook(bytea) IS 'POST /api/v1/webhooks';
-COMMENT ON FUNCTION webhooks_api.create_webhook(text) IS 'POST /api/v1/webhooks, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.create_webhook(text) IS 'POST /api/v1/webhooks, with the body as text';
 COMMENT ON FUNCTION webhooks_api.create_webhook(json) IS 'POST /api/v1/webhooks, by rpc() with url, events, secret, active, retry_policy, filters';
 
 CREATE FUNCTION webhooks_api.update_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -67,7 +67,7 @@ CREATE FUNCTION webhooks_api.update_webhook(text) RETURNS json LANGUAGE sql VOLA
 CREATE FUNCTION webhooks_api.update_webhook(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('update_webhook', $1::text);
 COMMENT ON FUNCTION webhooks_api.update_webhook(bytea) IS 'PUT /api/v1/webhooks/{id}';
-COMMENT ON FUNCTION webhooks_api.update_webhook(text) IS 'PUT /api/v1/webhooks/{id}, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.update_webhook(text) IS 'PUT /api/v1/webhooks/{id}, with the body as text';
 COMMENT ON FUNCTION webhooks_api.update_webhook(json) IS 'PUT /api/v1/webhooks/{id}, by rpc() with webhook_id, changes';
 
 CREATE FUNCTION webhooks_api.delete_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -77,7 +77,7 @@ CREATE FUNCTION webhooks_api.delete_webhook(text) RETURNS json LANGUAGE sql VOLA
 CREATE FUNCTION webhooks_api.delete_webhook(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('delete_webhook', $1::text);
 COMMENT ON FUNCTION webhooks_api.delete_webhook(bytea) IS 'DELETE /api/v1/webhooks/{id}';
-COMMENT ON FUNCTION webhooks_api.delete_webhook(text) IS 'DELETE /api/v1/webhooks/{id}, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.delete_webhook(text) IS 'DELETE /api/v1/webhooks/{id}, with the body as text';
 COMMENT ON FUNCTION webhooks_api.delete_webhook(json) IS 'DELETE /api/v1/webhooks/{id}, by rpc() with webhook_id';
 
 CREATE FUNCTION webhooks_api.rotate_secret(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -87,7 +87,7 @@ CREATE FUNCTION webhooks_api.rotate_secret(text) RETURNS json LANGUAGE sql VOLAT
 CREATE FUNCTION webhooks_api.rotate_secret(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('rotate_secret', $1::text);
 COMMENT ON FUNCTION webhooks_api.rotate_secret(bytea) IS 'POST /api/v1/webhooks/{id}/rotate-secret';
-COMMENT ON FUNCTION webhooks_api.rotate_secret(text) IS 'POST /api/v1/webhooks/{id}/rotate-secret, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.rotate_secret(text) IS 'POST /api/v1/webhooks/{id}/rotate-secret, with the body as text';
 COMMENT ON FUNCTION webhooks_api.rotate_secret(json) IS 'POST /api/v1/webhooks/{id}/rotate-secret, by rpc() with webhook_id, overlap_seconds';
 
 CREATE FUNCTION webhooks_api.send_test(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -97,7 +97,7 @@ CREATE FUNCTION webhooks_api.send_test(text) RETURNS json LANGUAGE sql VOLATILE 
 CREATE FUNCTION webhooks_api.send_test(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('send_test', $1::text);
 COMMENT ON FUNCTION webhooks_api.send_test(bytea) IS 'POST /api/v1/webhooks/{id}/test';
-COMMENT ON FUNCTION webhooks_api.send_test(text) IS 'POST /api/v1/webhooks/{id}/test, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.send_test(text) IS 'POST /api/v1/webhooks/{id}/test, with the body as text';
 COMMENT ON FUNCTION webhooks_api.send_test(json) IS 'POST /api/v1/webhooks/{id}/test, by rpc() with webhook_id';
 
 CREATE FUNCTION webhooks_api.replay(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -107,7 +107,7 @@ CREATE FUNCTION webhooks_api.replay(text) RETURNS json LANGUAGE sql VOLATILE PAR
 CREATE FUNCTION webhooks_api.replay(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('replay', $1::text);
 COMMENT ON FUNCTION webhooks_api.replay(bytea) IS 'POST /api/v1/webhooks/{id}/replay';
-COMMENT ON FUNCTION webhooks_api.replay(text) IS 'POST /api/v1/webhooks/{id}/replay, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.replay(text) IS 'POST /api/v1/webhooks/{id}/replay, with the body as text';
 COMMENT ON FUNCTION webhooks_api.replay(json) IS 'POST /api/v1/webhooks/{id}/replay, by rpc() with webhook_id, since, until, only_failed';
 
 CREATE FUNCTION webhooks_api.retry_delivery(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -117,7 +117,7 @@ CREATE FUNCTION webhooks_api.retry_delivery(text) RETURNS json LANGUAGE sql VOLA
 CREATE FUNCTION webhooks_api.retry_delivery(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('retry_delivery', $1::text);
 COMMENT ON FUNCTION webhooks_api.retry_delivery(bytea) IS 'POST /api/v1/deliveries/{id}/retry';
-COMMENT ON FUNCTION webhooks_api.retry_delivery(text) IS 'POST /api/v1/deliveries/{id}/retry, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.retry_delivery(text) IS 'POST /api/v1/deliveries/{id}/retry, with the body as text';
 COMMENT ON FUNCTION webhooks_api.retry_delivery(json) IS 'POST /api/v1/deliveries/{id}/retry, by rpc() with delivery_id';
 
 CREATE FUNCTION webhooks_api.emit(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -127,7 +127,7 @@ CREATE FUNCTION webhooks_api.emit(text) RETURNS json LANGUAGE sql VOLATILE PARAL
 CREATE FUNCTION webhooks_api.emit(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('emit', $1::text);
 COMMENT ON FUNCTION webhooks_api.emit(bytea) IS 'Emits an event of the token''s owner';
-COMMENT ON FUNCTION webhooks_api.emit(text) IS 'Emits an event of the token''s owner, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.emit(text) IS 'Emits an event of the token''s owner, with the body as text';
 COMMENT ON FUNCTION webhooks_api.emit(json) IS 'Emits an event of the token''s owner, by rpc() with event_type, data, owner';
 
 CREATE FUNCTION webhooks_api.search_performed(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -137,7 +137,7 @@ CREATE FUNCTION webhooks_api.search_performed(text) RETURNS json LANGUAGE sql VO
 CREATE FUNCTION webhooks_api.search_performed(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('search_performed', $1::text);
 COMMENT ON FUNCTION webhooks_api.search_performed(bytea) IS 'Emits search.performed';
-COMMENT ON FUNCTION webhooks_api.search_performed(text) IS 'Emits search.performed, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.search_performed(text) IS 'Emits search.performed, with the body as text';
 COMMENT ON FUNCTION webhooks_api.search_performed(json) IS 'Emits search.performed, by rpc() with query, results, user_id, owner';
 
 CREATE FUNCTION webhooks_api.user_activity(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
@@ -147,7 +147,7 @@ CREATE FUNCTION webhooks_api.user_activity(text) RETURNS json LANGUAGE sql VOLAT
 CREATE FUNCTION webhooks_api.user_activity(json) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_call('user_activity', $1::text);
 COMMENT ON FUNCTION webhooks_api.user_activity(bytea) IS 'Emits user.activity';
-COMMENT ON FUNCTION webhooks_api.user_activity(text) IS 'Emits user.activity, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.user_activity(text) IS 'Emits user.activity, with the body as text';
 COMMENT ON FUNCTION webhooks_api.user_activity(json) IS 'Emits user.activity, by rpc() with user_id, activity, details, owner';
 
 -- The page. PostgREST sends what has this type to whoever accepts text/html.

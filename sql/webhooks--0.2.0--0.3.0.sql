@@ -508,43 +508,45 @@ COMMENT ON FUNCTION webhooks.answer_body(text, text) IS 'Internal: the same, wit
 CREATE FUNCTION webhooks_api.create_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('create_webhook', $1);
 COMMENT ON FUNCTION webhooks_api.create_webhook(bytea) IS 'POST /api/v1/webhooks';
-COMMENT ON FUNCTION webhooks_api.create_webhook(text) IS 'POST /api/v1/webhooks, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.create_webhook(text) IS 'POST /api/v1/webhooks, with the body as text';
 CREATE FUNCTION webhooks_api.update_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('update_webhook', $1);
 COMMENT ON FUNCTION webhooks_api.update_webhook(bytea) IS 'PUT /api/v1/webhooks/{id}';
-COMMENT ON FUNCTION webhooks_api.update_webhook(text) IS 'PUT /api/v1/webhooks/{id}, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.update_webhook(text) IS 'PUT /api/v1/webhooks/{id}, with the body as text';
 CREATE FUNCTION webhooks_api.delete_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('delete_webhook', $1);
 COMMENT ON FUNCTION webhooks_api.delete_webhook(bytea) IS 'DELETE /api/v1/webhooks/{id}';
-COMMENT ON FUNCTION webhooks_api.delete_webhook(text) IS 'DELETE /api/v1/webhooks/{id}, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.delete_webhook(text) IS 'DELETE /api/v1/webhooks/{id}, with the body as text';
 CREATE FUNCTION webhooks_api.rotate_secret(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('rotate_secret', $1);
 COMMENT ON FUNCTION webhooks_api.rotate_secret(bytea) IS 'POST /api/v1/webhooks/{id}/rotate-secret';
-COMMENT ON FUNCTION webhooks_api.rotate_secret(text) IS 'POST /api/v1/webhooks/{id}/rotate-secret, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.rotate_secret(text) IS 'POST /api/v1/webhooks/{id}/rotate-secret, with the body as text';
 CREATE FUNCTION webhooks_api.send_test(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('send_test', $1);
 COMMENT ON FUNCTION webhooks_api.send_test(bytea) IS 'POST /api/v1/webhooks/{id}/test';
-COMMENT ON FUNCTION webhooks_api.send_test(text) IS 'POST /api/v1/webhooks/{id}/test, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.send_test(text) IS 'POST /api/v1/webhooks/{id}/test, with the body as text';
 CREATE FUNCTION webhooks_api.replay(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('replay', $1);
 COMMENT ON FUNCTION webhooks_api.replay(bytea) IS 'POST /api/v1/webhooks/{id}/replay';
-COMMENT ON FUNCTION webhooks_api.replay(text) IS 'POST /api/v1/webhooks/{id}/replay, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.replay(text) IS 'POST /api/v1/webhooks/{id}/replay, with the body as text';
 CREATE FUNCTION webhooks_api.retry_delivery(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('retry_delivery', $1);
 COMMENT ON FUNCTION webhooks_api.retry_delivery(bytea) IS 'POST /api/v1/deliveries/{id}/retry';
-COMMENT ON FUNCTION webhooks_api.retry_delivery(text) IS 'POST /api/v1/deliveries/{id}/retry, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.retry_delivery(text) IS 'POST /api/v1/deliveries/{id}/retry, with the body as text';
 CREATE FUNCTION webhooks_api.emit(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('emit', $1);
 COMMENT ON FUNCTION webhooks_api.emit(bytea) IS 'Emits an event of the token''s owner';
-COMMENT ON FUNCTION webhooks_api.emit(text) IS 'Emits an event of the token''s owner, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.emit(text) IS 'Emits an event of the token''s owner, with the body as text';
 CREATE FUNCTION webhooks_api.search_performed(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('search_performed', $1);
 COMMENT ON FUNCTION webhooks_api.search_performed(bytea) IS 'Emits search.performed';
-COMMENT ON FUNCTION webhooks_api.search_performed(text) IS 'Emits search.performed, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.search_performed(text) IS 'Emits search.performed, with the body as text';
 CREATE FUNCTION webhooks_api.user_activity(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('user_activity', $1);
 COMMENT ON FUNCTION webhooks_api.user_activity(bytea) IS 'Emits user.activity';
-COMMENT ON FUNCTION webhooks_api.user_activity(text) IS 'Emits user.activity, with the body as text, which a NUL byte cuts';
+COMMENT ON FUNCTION webhooks_api.user_activity(text) IS 'Emits user.activity, with the body as text';
+
+COMMENT ON FUNCTION webhooks_api.check_request IS 'PostgREST''s db-pre-request: ends requests for schema webhooks_api with 401 unless they carry a good token, and with 405 if they write to a view; passes all others';
 
 REVOKE ALL ON FUNCTION webhooks.answer_body(text, bytea),
     webhooks_api.create_webhook(bytea),

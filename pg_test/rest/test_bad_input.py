@@ -226,9 +226,14 @@ def test_a_body_that_is_no_text_is_400_and_does_nothing(apis_that_hand_bytes_on,
 
 
 @with_body
-def test_a_body_with_a_nul_byte_is_400_whatever_takes_it(api, method, path, body):
-    for content in (b"\x00", b"{}\x00", json.dumps(body).encode() + b"\x00x"):
-        assert api.refused(400, method, filled(path), content=content).fields == {"body"}
+def test_a_body_that_is_no_text_is_400_also_where_it_is_taken_for_text(api, method, path, body):
+    good = json.dumps(body).encode()
+    webhook = api.create(URL)
+    for content in (b"\x00", b"{}\x00", good + b"\x00x", b"\xff\xfe", good[:-1] + b',"\xe9":1}'):
+        answer = api.refused(400, method, filled(path, webhook["id"]), content=content)
+        assert answer.fields == {"body"}, content
+    (listed,) = api.done(200, "GET", "/api/v1/webhooks")["webhooks"]
+    assert (listed["id"], listed["active"]) == (webhook["id"], True)
 
 
 def test_characters_outside_ascii_arrive_as_they_were_sent(api, api_by_source):

@@ -310,6 +310,16 @@ def test_the_page_needs_no_key_and_may_load_nothing(gateway):
     assert " src=" not in page.text and " onclick=" not in page.text
 
 
+def test_the_page_says_in_which_characters_it_is(gateway_by_source, postgrest_by_its_source):
+    """PostgREST sends a media type of our own without a charset."""
+    postgrest_by_its_source.canned = (200, {"Content-Type": "text/html"}, "<!doctype html>ü".encode())
+    try:
+        page = httpx.get(f"{gateway_by_source.url}/portal")
+    finally:
+        postgrest_by_its_source.canned = None
+    assert (page.headers["content-type"], page.text) == ("text/html; charset=utf-8", "<!doctype html>ü")
+
+
 def hash_source(text):
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 

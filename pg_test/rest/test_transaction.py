@@ -111,6 +111,25 @@ def test_bytes_that_are_no_text_are_the_bodys_fault_and_nothing_is_done(rest, db
         assert request.call("SELECT webhooks_api.rotate_secret(NULL::bytea)")["success"] is True
 
 
+def test_a_text_that_is_not_all_that_was_sent_does_nothing(rest, db):
+    """PostgREST cuts text at a NUL byte; the length of what was sent is among its headers."""
+    with rest() as request:
+        webhook = create(request)["id"]
+    stored = db.rows("SELECT * FROM webhooks.webhook")
+    for function, cut, sent in (
+        ("rotate_secret", "", b"\x00x"),
+        ("rotate_secret", "{}", b"{}\x00"),
+        ("update_webhook", '{"active":false}', b'{"active":false}\x00{}'),
+        ("update_webhook", '{"url":"http://a.example/\ufffd"}', b'{"url":"http://a.example/\xff"}'),
+    ):
+        with rest(headers={"x-webhooks-id": webhook, "content-length": str(len(sent))}) as request:
+            answer = request.call(f"SELECT webhooks_api.{function}(%s::text)", cut)
+            assert (request.status, [it["field"] for it in answer["error"]["details"]]) == (400, ["body"])
+    assert db.rows("SELECT * FROM webhooks.webhook") == stored
+    with rest(headers={"x-webhooks-id": webhook, "content-length": "16"}) as request:
+        assert request.call("SELECT webhooks_api.update_webhook('{\"active\":false}'::text)")["success"] is True
+
+
 def test_a_path_comes_in_a_header_and_a_call_in_its_argument(rest):
     with rest() as request:
         webhook = create(request)["id"]

@@ -18,6 +18,8 @@ enum Form<'a> {
     /// A JSON body as the bytes that were sent; the id of what it is about is in a header, which the gateway takes from
     /// the path.
     Body(&'a [u8]),
+    /// The same as text, which may not be all that was sent.
+    Text(&'a str),
     /// A JSON object that holds the id too: a call by `rpc()` of a client library.
     Call(&'a str),
     /// Parameters: those of the call, or, from the gateway, a query string in a header.
@@ -37,7 +39,7 @@ fn answer_bytes(operation: Option<&str>, body: Option<&[u8]>) -> pgrx::Json {
 fn answer_body(operation: Option<&str>, body: Option<&str>) -> pgrx::Json {
     answer::answer(
         operation.unwrap_or_default(),
-        Form::Body(body.unwrap_or_default().as_bytes()),
+        Form::Text(body.unwrap_or_default()),
     )
 }
 

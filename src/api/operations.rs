@@ -22,6 +22,8 @@ const ACCEPTED: u16 = 202;
 /// The header that holds the id from a path, and the one that holds a query string.
 const ID_HEADER: &str = "x-webhooks-id";
 const QUERY_HEADER: &str = "x-webhooks-query";
+/// The header that says how many bytes of body were sent.
+const LENGTH_HEADER: &str = "content-length";
 
 const WEBHOOK_ID: &str = "webhook_id";
 const DELIVERY_ID: &str = "delivery_id";
@@ -293,6 +295,13 @@ impl Request {
                 id: id.and_then(|_| from_path()),
                 fields: Fields::Body(body::object(body::text(bytes)?)?),
             }),
+            Form::Text(text) => {
+                let length = access::request_header(LENGTH_HEADER);
+                Ok(Self {
+                    id: id.and_then(|_| from_path()),
+                    fields: Fields::Body(body::object(body::whole(text, length.as_deref())?)?),
+                })
+            }
             Form::Call(text) => {
                 let mut arguments = body::object(text)?;
                 let id = id.and_then(|name| arguments.shift_remove(name));

@@ -30,6 +30,21 @@ pub fn text(bytes: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(bytes).map_err(|_| Problem::body("the body is not valid UTF-8".to_owned()))
 }
 
+/// A body that came as text, if it is as long as the request says (`Content-Length`, where there is one). What hands bodies
+/// on as text may have cut it at a NUL byte, or have put other characters in place of bytes that are no UTF-8.
+///
+/// # Errors
+/// It is not what was sent.
+pub fn whole<'a>(text: &'a str, content_length: Option<&str>) -> Result<&'a str, Problem> {
+    match content_length.and_then(|length| length.trim().parse::<usize>().ok()) {
+        Some(length) if text.len() != length => {
+            let message = "the body holds a NUL byte, or is not valid UTF-8";
+            Err(Problem::body(message.to_owned()))
+        }
+        _ => Ok(text),
+    }
+}
+
 /// Judges an object: every key is one of the fields and as its field says, or one of `ignored`, which are
 /// passed over.
 ///
@@ -212,6 +227,25 @@ mod tests {
             let problem = judged(bytes).unwrap_err();
             assert_eq!(problem.code, Code::Validation);
             assert_eq!(problem.details.len(), 1, "{bytes:?}");
+            assert_eq!(problem.details[0].field, "body");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_not_as_long_as_what_was_sent_is_the_bodys_fault() {
+        for (body, length) in [
+            ("", Some("0")),
+            ("{}", Some("2")),
+            ("ü", Some("2")),
+            ("{}", None),
+            ("{}", Some("")),
+            ("{}", Some("two")),
+        ] {
+            assert_eq!(whole(body, length), Ok(body));
+        }
+        for (body, length) in [("", "2"), ("{}", "3"), ("\u{fffd}", "1")] {
+            let problem = whole(body, Some(length)).unwrap_err();
+            assert_eq!(problem.code, Code::Validation);
             assert_eq!(problem.details[0].field, "body");
         }
     }
