@@ -5,6 +5,7 @@ mod definitions;
 mod dispatch;
 mod keys;
 mod reports;
+mod retention;
 mod rows;
 mod settle;
 mod start;
