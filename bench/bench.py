@@ -11,7 +11,7 @@ import figures
 from setting import NODE, PEERS
 from server import pg_config
 
-NAMES = ["throughput", "latency", "writer", "isolation", "growth", "memory", "idle", "fanout", "large"]
+NAMES = ["throughput", "latency", "writer", "isolation", "bulk", "growth", "memory", "idle", "fanout", "large"]
 # These take MINUTES minutes each.
 LONG = ["snapshot", "retention"]
 

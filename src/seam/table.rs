@@ -137,13 +137,51 @@ impl Table {
     }
 
     /// Deletes the row at this place if it is still the one with this id in the given column (from 1);
-    /// says whether it was.
-    pub(crate) fn delete_at(
+    /// says whether it was. If somebody else is changing or locking it, that is waited for.
+    pub(crate) fn delete_at(&mut self, place: (u32, u16), column: i32, id: uuid::Uuid) -> bool {
+        let Some(mut tuple) = self.row_at(place, column, id) else {
+            return false;
+        };
+        // SAFETY: the relation is open and locked; the row is there.
+        unsafe { pg_sys::simple_heap_delete(self.relation, &raw mut tuple.t_self) }
+        true
+    }
+
+    /// The same, but a row that somebody else has changed or locks is left alone, and nobody is waited for.
+    pub(crate) fn delete_at_if_free(
         &mut self,
-        (block, offset): (u32, u16),
+        place: (u32, u16),
         column: i32,
         id: uuid::Uuid,
     ) -> bool {
+        const WAIT: bool = false;
+        const CHANGES_PARTITION: bool = false;
+        let Some(mut tuple) = self.row_at(place, column, id) else {
+            return false;
+        };
+        let mut why_not = pg_sys::TM_FailureData::default();
+        // SAFETY: the relation is open and locked; the row is there, and visible to the active snapshot.
+        let result = unsafe {
+            pg_sys::heap_delete(
+                self.relation,
+                &raw mut tuple.t_self,
+                pg_sys::GetCurrentCommandId(true),
+                std::ptr::null_mut(),
+                WAIT,
+                &raw mut why_not,
+                CHANGES_PARTITION,
+            )
+        };
+        result == pg_sys::TM_Result::TM_Ok
+    }
+
+    /// The place of a row, if the active snapshot sees one there, and it has this id in the given column.
+    fn row_at(
+        &self,
+        (block, offset): (u32, u16),
+        column: i32,
+        id: uuid::Uuid,
+    ) -> Option<pg_sys::HeapTupleData> {
         let mut tuple = pg_sys::HeapTupleData::default();
         pgrx::itemptr::item_pointer_set_all(&mut tuple.t_self, block, offset);
         let mut buffer: pg_sys::Buffer = 0;
@@ -163,7 +201,7 @@ impl Table {
                     false,
                 )
             {
-                return false;
+                return None;
             }
             let mut is_null = true;
             let datum = pg_sys::heap_getattr(
@@ -175,10 +213,7 @@ impl Table {
             let same = !is_null
                 && std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), 16) == id.as_bytes();
             pg_sys::ReleaseBuffer(buffer);
-            if same {
-                pg_sys::simple_heap_delete(self.relation, &raw mut tuple.t_self);
-            }
-            same
+            same.then_some(tuple)
         }
     }
 

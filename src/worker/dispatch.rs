@@ -1,11 +1,16 @@
 //! Dispatch: new outbox rows become deliveries in memory.
 //!
+//! Rows are read in order. While many are left, the newest are looked at too: an event is taken ahead of the others if one
+//! of its webhooks has nothing waiting, so that bulk for one webhook does not delay another. The rest stays where it is.
+//!
 //! One short transaction that only reads, under one snapshot: the position of the last read, the
 //! webhooks if they have changed, the rows. Nothing is written; see `webhooks_schedule` for why.
 
 use super::definitions::{self, Changes, Definitions};
 use super::unreadable::{Suspect, suspects};
-use super::{DISPATCH, POLL_MS, SWEEP_MS, SWEEP_SHARE, UPKEEP, Worker};
+use super::{
+    DISPATCH, LOOK_AHEAD_MS, POLL_MS, SWEEP_MS, SWEEP_SHARE, UNWRITTEN_MOST, UPKEEP, Worker,
+};
 use crate::emit::store::Command;
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
@@ -18,9 +23,11 @@ use webhooks_core::request::Event;
 use webhooks_schedule::{Addressed, Hurried, OutboxKey, Position, Snapshot, Stretch};
 
 /// Rows read at once, at most: their data are all in memory together.
-const READ: usize = 512;
+const READ: usize = 256;
 /// And about how many bytes of data, judged by the rows before.
 const READ_BYTES: usize = 2 << 20;
+/// How many rows can be read in the time that a statement takes by itself.
+const STATEMENT_ROWS: usize = 16;
 
 static SNAPSHOT: Statement = Statement::new(c"SELECT pg_catalog.pg_current_snapshot()::text", &[]);
 static READ_OUTBOX: Statement = Statement::new(
@@ -87,10 +94,24 @@ struct Read {
     changes: Option<Changes>,
     /// No webhook is there yet: nothing was read.
     awaited: bool,
+    /// The rows that were to be read next.
     found: Vec<Found>,
-    /// Where the stretch goes on; `None`: it was read to its end.
-    to: Option<(u64, Uuid)>,
+    /// Rows from behind those.
+    ahead: Vec<Found>,
+    /// Where reading stands now.
+    position: Position,
     durable_below: Option<u64>,
+}
+
+/// What a transaction is to read.
+#[derive(Clone, Copy)]
+struct Wish {
+    /// Whether to look at the snapshot: what is newly visible.
+    snapshot: bool,
+    /// How many rows in order.
+    rows: usize,
+    /// How many rows ahead of them, if some are left.
+    ahead: usize,
 }
 
 impl Worker {
@@ -113,8 +134,9 @@ impl Worker {
             return;
         }
         let poll = now >= self.polled_ms + POLL_MS;
+        let ahead = self.look_ahead_in(now) == Some(0);
         // A pause or a deletion is news that a full memory must hear too.
-        if self.room() == 0 && !self.definitions.have_changed(self.slot) {
+        if self.room() == 0 && !ahead && !self.definitions.have_changed(self.slot) {
             return;
         }
         if !poll && !self.position.has_more() && !self.slot.woken.load(Ordering::Acquire) {
@@ -146,28 +168,30 @@ impl Worker {
         let mut begun = false;
         loop {
             let counted = self.slot.definitions.load(Ordering::Acquire);
-            let limit = self.room().min(self.affordable(READ));
-            if begun && (limit == 0 || !self.position.has_more()) {
+            let wish = Wish {
+                snapshot: !begun,
+                rows: self.room().min(self.affordable(READ)),
+                ahead: self.rows_ahead(),
+            };
+            if begun && (wish.rows == 0 || !self.position.has_more()) {
                 return;
             }
-            let mut advanced = None;
             let began = clock::mono_ms();
             let read = transaction(c"dispatch", Isolation::RepeatableRead, || {
-                sql::connect(|spi| self.read(spi, limit, !begun, &mut advanced))
+                sql::connect(|spi| self.read(spi, wish))
             });
             match read {
                 Ok(read) => {
-                    if let Some(position) = advanced {
-                        self.position = position;
-                    }
                     self.take(read, counted);
+                    if wish.ahead > 0 && self.position.has_more() {
+                        self.looked_ahead_ms = clock::mono_ms();
+                    }
                 }
                 Err(error) => {
                     self.slot.woken.store(true, Ordering::Release);
                     Definitions::look_again();
-                    let advance = !begun;
                     if self.set_aside_unreadable(DISPATCH, &error, |worker, spi| {
-                        worker.look_into_outbox(spi, limit, advance)
+                        worker.look_into_outbox(spi, wish)
                     }) {
                         continue;
                     }
@@ -193,16 +217,23 @@ impl Worker {
         }
     }
 
-    fn read(
-        &self,
-        spi: &Connection,
-        limit: usize,
-        look_at_snapshot: bool,
-        advanced: &mut Option<Position>,
-    ) -> Read {
+    /// How many rows may be looked at ahead now. If there is no room for them, some is made.
+    fn rows_ahead(&mut self) -> usize {
+        let now = clock::now();
+        let due = now.mono_ms >= self.looked_ahead_ms + LOOK_AHEAD_MS;
+        if !due || self.unwritten() >= UNWRITTEN_MOST {
+            return 0;
+        }
+        if self.scheduler.room_ahead() == 0 {
+            self.scheduler.make_room(now);
+        }
+        self.scheduler.room_ahead().min(self.affordable(READ))
+    }
+
+    fn read(&self, spi: &Connection, wish: Wish) -> Read {
         let mut position = self.position.clone();
         let mut durable_below = self.durable_below;
-        if look_at_snapshot {
+        if wish.snapshot {
             let text: Option<String> = spi.read(&SNAPSHOT, &[]).get(0, 1);
             if let Some(snapshot) = text.as_deref().and_then(Snapshot::parse) {
                 if durable_below.is_none() {
@@ -215,41 +246,65 @@ impl Worker {
         let changes = self.changes(spi, definitions::old_before());
         let awaited = self.are_awaited(spi, changes.as_ref())
             || changes.as_ref().is_some_and(Changes::are_restored);
-        let mut found = Vec::new();
-        let mut to = None;
-        match position.next().filter(|_| !awaited) {
-            Some(stretch) if limit > 0 => {
-                (found, to) = self.read_stretch(spi, stretch, limit);
-                make_durable(&found, durable_below);
+        let (mut found, mut ahead) = (Vec::new(), Vec::new());
+        if awaited {
+            position.read_to(None);
+        } else {
+            if let Some(stretch) = position.next().filter(|_| wish.rows > 0) {
+                let to;
+                (found, to) = self.read_stretch(spi, stretch, wish.rows);
+                position.read_to(to);
             }
-            Some(stretch) => to = Some(stretch.after),
-            None => {}
+            ahead = self.read_ahead(spi, &mut position, wish.ahead);
+            make_durable(&found, durable_below);
+            make_durable(&ahead, durable_below);
         }
-        *advanced = Some(position);
         Read {
             changes,
             awaited,
             found,
-            to,
+            ahead,
+            position,
             durable_below,
         }
     }
 
+    /// Rows that became visible after those that are still to be read in order, of the newest first.
+    fn read_ahead(&self, spi: &Connection, position: &mut Position, rows: usize) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut left = rows;
+        while left > 0
+            && let Some(stretch) = position.next_ahead()
+        {
+            let (page, to) = self.read_stretch(spi, stretch, left);
+            let key = |it: &Found| (it.xid, it.key.id);
+            position.looked_to(to.and_then(|last| Some((key(page.first()?), last))));
+            left = left.saturating_sub(page.len() + STATEMENT_ROWS);
+            found.extend(page);
+        }
+        found
+    }
+
     /// The rows that the next read would bring.
-    fn look_into_outbox(&self, spi: &Connection, limit: usize, advance: bool) -> Vec<Suspect> {
+    fn look_into_outbox(&self, spi: &Connection, wish: Wish) -> Vec<Suspect> {
         let mut position = self.position.clone();
         let text: Option<String> = spi.read(&SNAPSHOT, &[]).get(0, 1);
         if let Some(snapshot) = text
             .as_deref()
             .and_then(Snapshot::parse)
-            .filter(|_| advance)
+            .filter(|_| wish.snapshot)
         {
             position.advance(snapshot);
         }
-        let stretch = position.next();
-        stretch.map_or_else(Vec::new, |stretch| {
-            suspects(&spi.read(&LOOK_INTO_OUTBOX, &self.stretch(stretch, limit)))
-        })
+        let in_order = position.next().map(|it| (it, wish.rows));
+        let ahead = position.next_ahead().map(|it| (it, wish.ahead));
+        [in_order, ahead]
+            .into_iter()
+            .flatten()
+            .flat_map(|(stretch, rows)| {
+                suspects(&spi.read(&LOOK_INTO_OUTBOX, &self.stretch(stretch, rows)))
+            })
+            .collect()
     }
 
     /// The parameters of a stretch.
@@ -321,70 +376,78 @@ impl Worker {
     }
 
     fn take(&mut self, read: Read, counted: u64) {
-        let next_xid = self.position.next_xid();
+        self.position = read.position;
         let restored = read
             .changes
             .is_some_and(|changes| self.take_changes(changes, counted));
         self.definitions.awaited = read.awaited;
         self.durable_below = read.durable_below;
-        self.position.read_to(read.to);
+        let next_xid = self.position.next_xid();
         if restored {
             // What came with them may be anywhere, and was passed over while they were awaited.
             self.read_all_again();
         }
         let bytes = read.found.iter().map(Found::bytes).sum::<usize>();
         self.learn_size(bytes, read.found.len());
-        let now = clock::now();
-        let mut chosen = Vec::new();
         for it in read.found {
-            if matches!(it.what, What::Incomplete) || self.scheduler.dispatched(it.key.id) {
-                continue;
-            }
-            chosen.clear();
-            let event = match it.what {
-                What::Told(command, webhook) => {
-                    match command {
-                        _ if !self.scheduler.knows(webhook) => {
-                            // By a transaction that did not see the deletion.
-                            self.upkeep.cancel(webhook);
-                        }
-                        Command::Queued => {
-                            self.scheduler.requeued(webhook);
-                            // A test that is tried again is due, whether its webhook is active or not.
-                            self.scheduler.reread_due();
-                        }
-                        Command::Hurry(delivery) => {
-                            let hurried = Hurried { delivery, webhook };
-                            self.scheduler.hurry(it.key, hurried);
-                            continue;
-                        }
+            self.take_row(it, next_xid, false);
+        }
+        for it in read.ahead {
+            self.take_row(it, next_xid, true);
+        }
+    }
+
+    /// Takes in a row of the outbox. One from `ahead` of others stays where it is, to be read in its turn, if it is
+    /// only for webhooks that have something waiting.
+    fn take_row(&mut self, it: Found, next_xid: u64, ahead: bool) {
+        if matches!(it.what, What::Incomplete) || self.scheduler.dispatched(it.key.id) {
+            return;
+        }
+        let mut chosen = Vec::new();
+        let event = match it.what {
+            What::Told(command, webhook) => {
+                match command {
+                    _ if !self.scheduler.knows(webhook) => {
+                        // By a transaction that did not see the deletion.
+                        self.upkeep.cancel(webhook);
                     }
-                    nothing(it.key.id)
+                    Command::Queued => self.scheduler.requeued(webhook),
+                    Command::Hurry(delivery) => {
+                        let hurried = Hurried { delivery, webhook };
+                        self.scheduler.hurry(it.key, hurried);
+                        return;
+                    }
                 }
-                What::Nothing | What::Incomplete => nothing(it.key.id),
-                What::Event {
-                    event,
-                    owner,
+                nothing(it.key.id)
+            }
+            What::Nothing | What::Incomplete => nothing(it.key.id),
+            What::Event {
+                event,
+                owner,
+                target,
+                about,
+                subject,
+            } => {
+                let addressed = Addressed {
+                    event_type: &event.event_type,
+                    owner: owner.as_deref(),
                     target,
                     about,
-                    subject,
-                } => {
-                    let addressed = Addressed {
-                        event_type: &event.event_type,
-                        owner: owner.as_deref(),
-                        target,
-                        about,
-                        row: subject.as_deref().unwrap_or(&event.data),
-                        xid: it.xid,
-                        created_ms: event.created_ms,
-                        next_xid,
-                    };
-                    self.scheduler.recipients(&addressed, &mut chosen);
-                    event
+                    row: subject.as_deref().unwrap_or(&event.data),
+                    xid: it.xid,
+                    created_ms: event.created_ms,
+                    next_xid,
+                };
+                self.scheduler.recipients(&addressed, &mut chosen);
+                let scheduler = &self.scheduler;
+                let waits = |&index| !scheduler.waits_for_nothing(index, &event.event_type);
+                if ahead && !chosen.is_empty() && chosen.iter().all(waits) {
+                    return;
                 }
-            };
-            self.scheduler.offer(it.key, &event, &chosen, now);
-        }
+                event
+            }
+        };
+        self.scheduler.offer(it.key, &event, &chosen, clock::now());
     }
 }
 
@@ -408,15 +471,17 @@ fn make_durable(found: &[Found], durable_below: Option<u64>) {
     writers.dedup();
     let upto = writers
         .into_iter()
-        .filter(|&xid| {
-            // A row that was frozen long ago keeps the number, which has another meaning by now, or none.
-            let latest = next - u64::from((next as u32).wrapping_sub(xid));
-            durable_below.is_none_or(|below| latest >= below)
-        })
+        .filter(|&xid| durable_below.is_none_or(|below| latest_of(xid, next) >= below))
         // SAFETY: in a transaction; so late a number has a page in the commit log.
         .map(|xid| unsafe { pg_sys::TransactionIdGetCommitLSN(pg_sys::TransactionId::from(xid)) })
         .max();
     flush(upto.unwrap_or(0));
+}
+
+/// The latest transaction before `next` whose number ends so. A row that was frozen long ago keeps the number, which has
+/// another meaning by now, or none.
+pub(super) fn latest_of(xid: u32, next: u64) -> u64 {
+    next - u64::from((next as u32).wrapping_sub(xid))
 }
 
 /// Flushes WAL up to a position, if that has not been done.

@@ -7,6 +7,7 @@ mod journal;
 mod keys;
 mod postgrest;
 mod reports;
+mod retention;
 mod rows;
 mod settle;
 mod start;
@@ -52,6 +53,8 @@ const UNWRITTEN_MOST: usize = 10_000;
 const AHEAD_MOST: usize = 256;
 /// How soon more is handed over then, if no outcome wakes the worker before.
 const AHEAD_MS: u64 = 2;
+/// Least time between two looks at the outbox ahead of what is read in order.
+const LOOK_AHEAD_MS: u64 = 10;
 
 // Stages that pause by themselves when they fail.
 const DISPATCH: &str = "dispatch";
@@ -90,6 +93,8 @@ pub(crate) struct Worker {
     /// The count of changes of databases by then.
     altered: u64,
     polled_ms: u64,
+    /// When the outbox was last looked at ahead of what is read in order.
+    looked_ahead_ms: u64,
     /// When rows are looked for next that the position cannot find.
     sweep_ms: u64,
     /// How long that has taken so far, while it goes on.
@@ -424,6 +429,15 @@ impl Worker {
         }
     }
 
+    /// In how many milliseconds the outbox is to be looked at ahead of what is read in order; `None`: not before something
+    /// happens. That is when what waits to be read must wait for room, or is more than one read brings.
+    fn look_ahead_in(&self, now: u64) -> Option<u64> {
+        let news = self.position.next_ahead().is_some() || self.slot.woken.load(Ordering::Acquire);
+        let waits = self.position.has_more() || self.room() == 0;
+        (news && waits && self.unwritten() < UNWRITTEN_MOST)
+            .then(|| (self.looked_ahead_ms + LOOK_AHEAD_MS).saturating_sub(now))
+    }
+
     fn sleep_ms(&self) -> u64 {
         let now = clock::mono_ms();
         let next = |at: u64| at.saturating_sub(now);
@@ -453,6 +467,9 @@ impl Worker {
             .filter(|_| self.unwritten() == 0)
         {
             sleep = sleep.min(fetch.max(pause(FETCH)));
+        }
+        if let Some(ahead) = self.look_ahead_in(now) {
+            sleep = sleep.min(ahead.max(pause(DISPATCH)));
         }
         let more = self.position.has_more() || self.slot.woken.load(Ordering::Acquire);
         if (more && self.room() > 0) || self.definitions.have_changed(self.slot) {

@@ -16,6 +16,8 @@ use webhooks_schedule::{Recorded, Wanted};
 const EACH: (usize, usize) = (4, 64);
 /// Webhooks asked for at once, at most.
 const WEBHOOKS: usize = 100;
+/// Rows fetched at once, at most: others wait meanwhile.
+const ROWS: usize = 1_000;
 /// Retries fetched at once, at most.
 const DUE: usize = 1_000;
 
@@ -79,7 +81,7 @@ const OF_A_TIME: &[pg_sys::Oid] = &[
 impl Worker {
     /// Fetches what memory asks for. To be called when everything has been written.
     pub(super) fn fetch_rows(&mut self) {
-        let rows = self.affordable(WEBHOOKS * EACH.1);
+        let rows = self.affordable(ROWS);
         let wanting = self
             .scheduler
             .wants_rows((rows / EACH.0).clamp(1, WEBHOOKS));

@@ -186,6 +186,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         placed_ms: clock::mono_ms(),
         altered,
         polled_ms: 0,
+        looked_ahead_ms: 0,
         sweep_ms: clock::mono_ms() + SWEEP_MS,
         sweep_took_ms: None,
         reread_ms: clock::mono_ms(),

@@ -1,22 +1,25 @@
 //! What the worker does now and then: cancels what waits for deleted webhooks, removes what retention lets
 //! go, reports. All in bounded steps.
 
+use super::retention::{Pass, Progress};
 use super::{UPKEEP, Worker};
 use crate::seam::clock;
-use crate::seam::sql::{self, Connection, Statement};
+use crate::seam::sql::{self, Statement};
 use crate::seam::transaction::{Isolation, transaction};
 use pgrx::pg_sys;
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// Rows removed or cancelled in one transaction.
+/// Deliveries cancelled in one transaction.
 const STEP: i64 = 1_000;
-/// Time between the beginnings of two steps while there is more to do.
+/// Time between the beginnings of two steps while there is more to cancel.
 const STEP_MS: u64 = 50;
-/// While events wait to be read, those of retention take at most the so-manyth part of the time.
-const RETENTION_SHARE: u64 = 20;
+/// Steps of retention take at most the so-manyth part of the time: removing an event costs a tenth of what delivering it
+/// does, so that this is enough for as many as can be delivered.
+const RETENTION_SHARE: u32 = 5;
 /// Longest time until the next one, however long one took.
-const RETENTION_PAUSE_MS: u64 = 1_000;
+const RETENTION_PAUSE: Duration = Duration::from_secs(1);
 /// Time between two looks whether reports or a pass of retention are due.
 pub(super) const LOOK_MS: u64 = 1_000;
 /// Longest time between two passes of retention.
@@ -38,50 +41,6 @@ static FORGET_WEBHOOK: Statement = Statement::new(
       DELETE FROM webhooks.disabled WHERE webhook_id = $1",
     &[pg_sys::UUIDOID],
 );
-/// Forgets deleted webhooks of which nothing is logged any more.
-static FORGET_DELETED: Statement = Statement::new(
-    c"DELETE FROM webhooks.deleted_webhook t
-       WHERE t.id IN (SELECT g.id FROM webhooks.deleted_webhook g
-                       WHERE g.deleted_at < $1
-                         AND NOT EXISTS (SELECT FROM webhooks.delivery d WHERE d.webhook_id = g.id)
-                         AND NOT EXISTS (SELECT FROM webhooks.queue q WHERE q.webhook_id = g.id)
-                       LIMIT $2 FOR UPDATE SKIP LOCKED)",
-    &[pg_sys::TIMESTAMPTZOID, pg_sys::INT8OID],
-);
-/// Removes ended deliveries of one page of ids; returns the last id of the page.
-static RETAIN_DELIVERIES: Statement = Statement::new(
-    c"WITH page AS MATERIALIZED (
-          SELECT id, completed_at FROM webhooks.delivery
-           WHERE id > $1 AND id < $2 ORDER BY id LIMIT $4 FOR UPDATE SKIP LOCKED),
-      gone AS (
-          DELETE FROM webhooks.delivery d USING page p
-           WHERE d.id = p.id AND p.completed_at < $3
-          RETURNING d.id),
-      attempts AS (
-          DELETE FROM webhooks.attempt a USING gone g WHERE a.delivery_id = g.id)
-      SELECT id FROM page ORDER BY id DESC LIMIT 1",
-    &[
-        pg_sys::UUIDOID,
-        pg_sys::UUIDOID,
-        pg_sys::TIMESTAMPTZOID,
-        pg_sys::INT8OID,
-    ],
-);
-static EVENT_PAGE: Statement = Statement::new(
-    c"SELECT id FROM webhooks.event WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3
-         FOR UPDATE SKIP LOCKED",
-    &[pg_sys::UUIDOID, pg_sys::UUIDOID, pg_sys::INT8OID],
-);
-/// Removes events that no delivery, waiting or logged, and no outbox row refers to.
-static RETAIN_EVENTS: Statement = Statement::new(
-    c"DELETE FROM webhooks.event e
-       USING ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS u(id, low, high)
-       WHERE e.id = u.id
-         AND NOT EXISTS (SELECT FROM webhooks.delivery d WHERE d.id BETWEEN u.low AND u.high AND d.event_id = u.id)
-         AND NOT EXISTS (SELECT FROM webhooks.queue q WHERE q.id BETWEEN u.low AND u.high AND q.event_id = u.id)
-         AND NOT EXISTS (SELECT FROM webhooks.outbox o WHERE o.id = u.id)",
-    &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID],
-);
 /// What upkeep remembers.
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -89,26 +48,11 @@ pub(super) struct Upkeep {
     cancelling: VecDeque<Uuid>,
     /// Where retention stands; `None`: at rest.
     pass: Option<Pass>,
+    progress: Progress,
     passed_ms: u64,
     /// When the next step is due, if there is more to do.
     step_ms: u64,
     looked_ms: u64,
-}
-
-/// One removal of what is old by then: if it went by the clock all the time, it would not end as long as there are events.
-#[derive(Clone, Copy)]
-struct Pass {
-    /// What ended before then may go, Unix milliseconds.
-    before_ms: i64,
-    stage: Stage,
-    after: Uuid,
-}
-
-/// Events go when what refers to them has gone.
-#[derive(Clone, Copy)]
-enum Stage {
-    Deliveries,
-    Events,
 }
 
 impl Upkeep {
@@ -142,16 +86,15 @@ impl Worker {
         let now = clock::mono_ms();
         if now >= self.upkeep.step_ms {
             let mut pause = STEP_MS;
+            let began = Instant::now();
             // A row that is yet to be written must not come behind the cancellation.
             let written = self.unwritten() == 0;
             if let Some(webhook) = self.upkeep.cancelling.front().copied().filter(|_| written) {
                 self.cancel_step(webhook);
             } else if self.upkeep.pass.is_some() {
                 self.retention_step();
-                if self.position.has_more() {
-                    let took = clock::mono_ms().saturating_sub(now) + 1;
-                    pause = (RETENTION_SHARE * took).clamp(STEP_MS, RETENTION_PAUSE_MS);
-                }
+                let pace = (RETENTION_SHARE * began.elapsed()).min(RETENTION_PAUSE);
+                pause = pace.as_millis() as u64 + 1;
             }
             self.upkeep.step_ms = now + pause;
         }
@@ -167,11 +110,9 @@ impl Worker {
             if self.upkeep.pass.is_none() && due && !self.definitions.awaited {
                 self.upkeep.passed_ms = now;
                 let retention_ms = i64::try_from(retention_ms).unwrap_or(i64::MAX);
-                self.upkeep.pass = Some(Pass {
-                    before_ms: clock::unix_ms().saturating_sub(retention_ms),
-                    stage: Stage::Deliveries,
-                    after: Uuid::nil(),
-                });
+                let before_ms = clock::unix_ms().saturating_sub(retention_ms);
+                let progress = self.upkeep.progress.clone();
+                self.upkeep.pass = Some(Pass::new(before_ms, progress, now));
             }
             self.report();
             self.write_key_uses();
@@ -203,72 +144,18 @@ impl Worker {
     }
 
     fn retention_step(&mut self) {
-        let Some(pass) = self.upkeep.pass else { return };
-        let (before_ms, stage, after) = (pass.before_ms, pass.stage, pass.after);
-        let floor = webhooks_core::id::floor_of(u64::try_from(before_ms).unwrap_or(0));
-        // Events are older than their deliveries: while the outbox is not read, none may go. Nor while a dump may bring
-        // what needs them.
-        let behind = self.position.has_more() || self.definitions.is_restoring();
-        let next = transaction(c"retention", Isolation::ReadCommitted, || {
-            sql::connect(|spi| match stage {
-                Stage::Deliveries => {
-                    let args = [
-                        sql::uuid(after),
-                        sql::uuid(floor),
-                        sql::time(before_ms),
-                        sql::arg(STEP),
-                    ];
-                    match spi.write(&RETAIN_DELIVERIES, &args).uuid(0, 1) {
-                        Some(last) => Some((stage, last)),
-                        None if behind => None,
-                        None => Some((Stage::Events, Uuid::nil())),
-                    }
-                }
-                Stage::Events => {
-                    let next = retain_events(spi, after, floor).map(|last| (stage, last));
-                    if next.is_none() {
-                        spi.write(&FORGET_DELETED, &[sql::time(before_ms), sql::arg(STEP)]);
-                    }
-                    next
-                }
-            })
+        let Some(mut pass) = self.upkeep.pass.take() else {
+            return;
+        };
+        // A dump may bring what needs them.
+        let keep_events = self.definitions.is_restoring();
+        let done = transaction(c"retention", Isolation::RepeatableRead, || {
+            sql::connect(|spi| pass.step(spi, keep_events))
         });
-        match next {
-            Ok(next) => {
-                self.upkeep.pass = next.map(|(stage, after)| Pass {
-                    stage,
-                    after,
-                    ..pass
-                });
-            }
-            Err(error) => {
-                self.upkeep.pass = None;
-                self.rolled_back(UPKEEP, "retention", &error);
-            }
+        match done {
+            Ok(true) => self.upkeep.pass = Some(pass),
+            Ok(false) => self.upkeep.progress = pass.into_progress(),
+            Err(error) => self.rolled_back(UPKEEP, "retention", &error),
         }
     }
-}
-
-fn retain_events(spi: &Connection, after: Uuid, floor: Uuid) -> Option<Uuid> {
-    let rows = spi.write(
-        &EVENT_PAGE,
-        &[sql::uuid(after), sql::uuid(floor), sql::arg(STEP)],
-    );
-    let page: Vec<Uuid> = (0..rows.len())
-        .filter_map(|row| rows.uuid(row, 1))
-        .collect();
-    let last = page.last().copied()?;
-    let bounds: Vec<(Uuid, Uuid)> = page
-        .iter()
-        .map(|&id| webhooks_core::id::deliveries_of(id))
-        .collect();
-    spi.write(
-        &RETAIN_EVENTS,
-        &[
-            sql::uuids(page),
-            sql::uuids(bounds.iter().map(|it| it.0)),
-            sql::uuids(bounds.iter().map(|it| it.1)),
-        ],
-    );
-    Some(last)
 }

@@ -79,11 +79,43 @@ pub struct Stretch {
 /// among those that have just ended.
 const NEAR: u64 = 256;
 
-/// Where reading the outbox stands.
+/// Adds what became visible between two snapshots to these stretches.
 ///
-/// What is visible under a snapshot and was not under the one before has a transaction that is not below
-/// the old `xmax`, or was in progress then. To read more than that does no harm, since a row that was read
-/// is known until it is deleted; to read less would lose an event.
+/// What is visible under a snapshot and was not under the one before has a transaction that is not below the old `xmax`,
+/// or was in progress then. To read more than that does no harm, since a row that was read is known until it is
+/// deleted; to read less would lose an event.
+fn add_newly_visible(stretches: &mut VecDeque<Stretch>, before: Option<&Snapshot>, now: &Snapshot) {
+    let mut add = |from: u64, until: u64| {
+        if let Some(last) = stretches.back_mut()
+            && from.saturating_sub(last.until) <= NEAR
+        {
+            last.until = until;
+            return;
+        }
+        stretches.push_back(Stretch {
+            after: (from, Uuid::nil()),
+            until,
+        });
+    };
+    let Some(before) = before else {
+        add(0, u64::MAX);
+        return;
+    };
+    for &xid in before.in_progress.iter().filter(|&&xid| now.sees(xid)) {
+        add(xid, xid);
+    }
+    if now.xmax > before.xmax {
+        add(before.xmax, now.xmax - 1);
+    }
+}
+
+/// Stretches that are kept for looking ahead. Those beyond are forgotten, and read in order.
+const AHEAD_MOST: usize = 32;
+
+/// Where reading the outbox stands: in order, and ahead of that.
+///
+/// All rows are read in order. While many of them wait to be read, rows that became visible later are looked at too:
+/// for events that need not wait behind the others. Whatever the look ahead passes over, or forgets, is read in its turn.
 #[derive(Clone, Debug, Default)]
 pub struct Position {
     /// The snapshot up to which there are stretches.
@@ -91,7 +123,10 @@ pub struct Position {
     stretches: VecDeque<Stretch>,
     /// Whether there has been a snapshot since, of which there are no stretches yet.
     behind: bool,
-    next_xid: Option<u64>,
+    /// The snapshot that was taken in last.
+    latest: Option<Snapshot>,
+    /// What to look at ahead, the oldest first.
+    ahead: VecDeque<Stretch>,
 }
 
 impl Position {
@@ -104,54 +139,49 @@ impl Position {
     /// Takes in the snapshot under which the next read happens. What is newly visible becomes stretches when those from
     /// before have been read: else there would be ever more of them where much is written.
     pub fn advance(&mut self, now: Snapshot) {
-        self.next_xid = Some(now.xmax);
+        let mut newer = VecDeque::new();
+        add_newly_visible(&mut newer, self.latest.as_ref(), &now);
+        self.ahead.append(&mut newer);
+        while self.ahead.len() > AHEAD_MOST {
+            self.ahead.pop_front();
+        }
+        self.latest = Some(now.clone());
         self.behind = !self.stretches.is_empty();
-        if self.behind {
-            return;
+        if !self.behind {
+            add_newly_visible(&mut self.stretches, self.last.as_ref(), &now);
+            self.last = Some(now);
         }
-        match self.last.take() {
-            None => self.add(0, u64::MAX),
-            Some(last) => {
-                for &xid in last.in_progress.iter().filter(|&&xid| now.sees(xid)) {
-                    self.add(xid, xid);
-                }
-                if now.xmax > last.xmax {
-                    self.add(last.xmax, now.xmax - 1);
-                }
-            }
-        }
-        self.last = Some(now);
+        self.forget_ahead_if_read();
     }
 
-    /// Adds a stretch behind those there are.
-    fn add(&mut self, from: u64, until: u64) {
-        if let Some(before) = self.stretches.back_mut()
-            && from.saturating_sub(before.until) <= NEAR
-        {
-            before.until = until;
-            return;
+    /// What has been read in order need not be looked at ahead.
+    fn forget_ahead_if_read(&mut self) {
+        if !self.has_more() {
+            self.ahead.clear();
         }
-        self.stretches.push_back(Stretch {
-            after: (from, Uuid::nil()),
-            until,
-        });
     }
 
     /// Asks for rows whose transactions are no guide: from a restore, COPY or replication.
     pub fn sweep(&mut self) {
         if let (Some(last), true) = (&self.last, self.stretches.is_empty()) {
             let (xmin, xmax) = (last.xmin, last.xmax);
+            let mut add = |from, until| {
+                self.stretches.push_back(Stretch {
+                    after: (from, Uuid::nil()),
+                    until,
+                });
+            };
             if xmin > 0 {
-                self.add(0, xmin - 1);
+                add(0, xmin - 1);
             }
-            self.add(xmax, u64::MAX);
+            add(xmax, u64::MAX);
         }
     }
 
     /// The transaction that was to come when the last snapshot was taken.
     #[must_use]
     pub fn next_xid(&self) -> u64 {
-        self.next_xid.unwrap_or(u64::MAX)
+        self.latest.as_ref().map_or(u64::MAX, |it| it.xmax)
     }
 
     /// The stretch to read next.
@@ -172,12 +202,33 @@ impl Position {
                 self.stretches.pop_front();
             }
         }
+        self.forget_ahead_if_read();
     }
 
     /// Whether there is more to read, or a new snapshot to be taken in.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.behind || !self.stretches.is_empty()
+    }
+
+    /// The stretch to look at ahead: of the newest.
+    #[must_use]
+    pub fn next_ahead(&self) -> Option<Stretch> {
+        self.ahead.back().copied()
+    }
+
+    /// The stretch of [`Position::next_ahead`] has been looked at up to the last of these keys, the first and the last of
+    /// a page; `None`: to its end. A transaction that fills a page is passed over: others need not wait for its rows.
+    pub fn looked_to(&mut self, page: Option<((u64, Uuid), (u64, Uuid))>) {
+        let (Some(stretch), Some((first, last))) = (self.ahead.back_mut(), page) else {
+            self.ahead.pop_back();
+            return;
+        };
+        let alone = first.0 == last.0;
+        stretch.after = if alone { (last.0, Uuid::max()) } else { last };
+        if alone && last.0 >= stretch.until {
+            self.ahead.pop_back();
+        }
     }
 }
 
@@ -293,6 +344,83 @@ mod tests {
         assert!(!position.has_more());
     }
 
+    /// A position that has read a page of much, and what came next.
+    fn behind(later: &[&str]) -> Position {
+        let mut position = Position::new();
+        position.advance(Snapshot::parse("10:20:").unwrap());
+        position.read_to(Some((15, Uuid::from_u128(7))));
+        position.looked_to(Some(((1, Uuid::nil()), (15, Uuid::from_u128(7)))));
+        for snapshot in later {
+            position.advance(Snapshot::parse(snapshot).unwrap());
+        }
+        position
+    }
+
+    fn looks(position: &mut Position) -> Vec<(u64, u64)> {
+        std::iter::from_fn(|| {
+            let next = position.next_ahead()?;
+            position.looked_to(None);
+            Some((next.after.0, next.until))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn what_comes_while_much_is_left_is_looked_at_first_and_the_newest_of_it_before_the_rest() {
+        let mut position = behind(&["20:30:25", "25:2000:25"]);
+        assert_eq!(looks(&mut position), [(30, 1999), (20, 29), (15, u64::MAX)]);
+        assert_eq!(position.next().map(|it| it.after.0), Some(15), "in order");
+    }
+
+    #[test]
+    fn a_late_committer_is_looked_at_too() {
+        let mut position = behind(&["20:30:25", "30:2000:"]);
+        assert_eq!(looks(&mut position), [(25, 1999), (20, 29), (15, u64::MAX)]);
+    }
+
+    #[test]
+    fn a_transaction_that_fills_a_page_is_passed_over() {
+        let mut position = behind(&["30:30:"]);
+        let key = |xid, id| (xid, Uuid::from_u128(id));
+        position.looked_to(Some((key(20, 1), key(22, 5))));
+        assert_eq!(position.next_ahead().unwrap().after, key(22, 5));
+        position.looked_to(Some((key(22, 6), key(22, 900))));
+        assert_eq!(position.next_ahead().unwrap().after, (22, Uuid::max()));
+        position.looked_to(Some((key(29, 1), key(29, 900))));
+        assert_eq!(
+            position.next_ahead().unwrap().until,
+            u64::MAX,
+            "the one before"
+        );
+    }
+
+    #[test]
+    fn when_all_has_been_read_in_order_there_is_nothing_ahead_of_it() {
+        let mut position = behind(&["30:30:"]);
+        position.read_to(None);
+        assert!(position.has_more(), "what came since");
+        position.advance(Snapshot::parse("40:40:").unwrap());
+        assert_eq!(
+            position.next().map(|it| (it.after.0, it.until)),
+            Some((20, 39))
+        );
+        position.read_to(None);
+        assert!(!position.has_more());
+        assert_eq!(position.next_ahead(), None);
+    }
+
+    #[test]
+    fn stretches_ahead_are_few_and_those_that_are_forgotten_are_read_in_order() {
+        let mut position = behind(&[]);
+        for xmax in 21..1_000 {
+            position.advance(Snapshot::parse(&format!("{xmax}:{xmax}:")).unwrap());
+        }
+        assert_eq!(looks(&mut position).len(), AHEAD_MOST);
+        position.read_to(None);
+        position.advance(Snapshot::parse("1000:1000:").unwrap());
+        assert_eq!(stretches(&mut position), [(20, 999)]);
+    }
+
     proptest::proptest! {
         /// Whatever the order of commits: each transaction lies in a stretch after the snapshot that first sees it.
         #[test]
@@ -318,6 +446,7 @@ mod tests {
                     read.extend(done.iter().copied().filter(|&xid| xid >= stretch.after.0 && xid <= stretch.until));
                     position.read_to(None);
                 }
+                position.looked_to(None);
             }
             // Now nothing more is committed, and all is read: what the position asks for, and one look.
             position.advance(snapshot(&done, started));

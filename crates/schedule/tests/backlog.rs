@@ -21,6 +21,10 @@ fn answer(scheduler: &mut Scheduler, claim: &Claim, ms: u64) {
 }
 
 fn answer_with(scheduler: &mut Scheduler, claim: &Claim, code: u16, ms: u64) {
+    answer_under(scheduler, claim, code, &LIMITS, ms);
+}
+
+fn answer_under(scheduler: &mut Scheduler, claim: &Claim, code: u16, limits: &Limits, ms: u64) {
     let ended = Ended {
         token: claim.token,
         result: verdict::Ended::Status {
@@ -33,7 +37,7 @@ fn answer_with(scheduler: &mut Scheduler, claim: &Claim, code: u16, ms: u64) {
         excerpt: None,
         remark: None,
     };
-    scheduler.ended(ended, &LIMITS, at(ms), None);
+    scheduler.ended(ended, limits, at(ms), None);
 }
 
 /// Attempts of these events, in order, as far as they are made by this time; each is answered at once.
@@ -109,6 +113,91 @@ fn an_endpoint_that_has_caught_up_gets_what_follows_at_once() {
             .iter()
             .all(|unit| unit.queued.is_empty())
     );
+}
+
+#[test]
+fn what_waits_for_the_limit_of_its_webhook_takes_no_room_and_is_queued_in_order() {
+    let limits = Limits {
+        per_minute: 10,
+        ..LIMITS
+    };
+    let mut scheduler = Scheduler::new();
+    scheduler.put(definition(0, true, &Lifetime::default()), false);
+    for event in 0..100 {
+        offer(&mut scheduler, event, at(0));
+    }
+    while let Some(claim) = scheduler.claim(&limits, at(0)) {
+        answer_under(&mut scheduler, &claim, 200, &limits, 0);
+        scheduler.saved();
+    }
+    let room = scheduler.room();
+    for event in 100..2_000 {
+        offer(&mut scheduler, event, at(1));
+    }
+    assert_eq!(scheduler.room(), room, "the limit holds them for a minute");
+    for ms in 1..6 {
+        scheduler.tick(at(101 * ms));
+    }
+    let mut queued: Vec<_> = written(&mut scheduler)
+        .into_iter()
+        .flat_map(|unit| unit.queued)
+        .map(|row| (row.seq, row.event.as_u128()))
+        .collect();
+    queued.sort_unstable();
+    let events: Vec<u128> = queued.into_iter().map(|(_, event)| event).collect();
+    let in_order = (11..=2_000).eq(events.iter().copied());
+    assert!(
+        in_order,
+        "{} rows, from {:?} on",
+        events.len(),
+        events.first()
+    );
+}
+
+#[test]
+fn an_event_goes_ahead_of_others_only_for_a_webhook_of_which_nothing_waits() {
+    let mut scheduler = Scheduler::new();
+    for number in 0..2 {
+        scheduler.put(definition(number, true, &Lifetime::default()), false);
+    }
+    let free = |scheduler: &Scheduler, number| {
+        let index = scheduler.index_of(webhook_id(number)).unwrap();
+        scheduler.waits_for_nothing(index, "memory.created")
+    };
+    assert!(free(&scheduler, 0));
+    for event in 0..20 {
+        offer_data(&mut scheduler, event, "{}".to_owned(), at(0));
+    }
+    assert!(!free(&scheduler, 0), "it has enough to do");
+    deliver(&mut scheduler, 1);
+    assert!(free(&scheduler, 0));
+    scheduler.requeued(webhook_id(0));
+    assert!(!free(&scheduler, 0), "its queue may hold rows");
+    assert!(free(&scheduler, 1));
+    scheduler.put(definition(1, false, &Lifetime::default()), false);
+    assert!(!free(&scheduler, 1), "it is paused");
+    let index = scheduler.index_of(webhook_id(1)).unwrap();
+    assert!(scheduler.waits_for_nothing(index, "webhook.test"));
+}
+
+#[test]
+fn a_full_memory_makes_room_by_writing_what_has_waited_longest() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(definition(0, true, &Lifetime::default()), false);
+    for event in 0..3_000 {
+        offer(&mut scheduler, event, at(0));
+    }
+    assert_eq!((scheduler.room(), scheduler.room_ahead()), (0, 0));
+    scheduler.make_room(at(0));
+    assert!(
+        scheduler.room_ahead() == 0,
+        "3,000 are more than twice the room"
+    );
+    for _ in 0..4 {
+        scheduler.make_room(at(0));
+    }
+    assert!(scheduler.room_ahead() > 0);
+    assert!(!written(&mut scheduler).is_empty());
 }
 
 #[test]

@@ -194,25 +194,44 @@ impl World {
     fn dispatch(&mut self) {
         while self.scheduler.room() > 0 {
             let Some(id) = self.unread.pop() else { return };
-            let Some((key, event, xid, to)) = self.tables.outbox.get(&id).cloned() else {
-                continue;
-            };
-            if self.scheduler.dispatched(id) {
-                continue;
+            self.read(id, false);
+        }
+    }
+
+    /// Looks at the events that are read last, and takes those that need not wait for the others.
+    fn look_ahead(&mut self) {
+        for place in (0..self.unread.len()).rev() {
+            if self.scheduler.room_ahead() == 0 {
+                self.scheduler.make_room(self.now);
             }
-            let audience = self.scheduler.audience("memory.created", None);
-            let chosen: Vec<usize> = audience
-                .unfiltered()
-                .iter()
-                .copied()
-                .filter(|&index| {
-                    let definition = self.scheduler.definition(index);
-                    let number = self.tables.webhooks[&definition.id].0;
-                    let lifetime = &definition.lifetime;
-                    to.contains(&number)
-                        && lifetime.covers(definition.active, xid, event.created_ms, u64::MAX)
-                })
-                .collect();
+            if self.scheduler.room_ahead() > 0 {
+                self.read(self.unread[place], true);
+            }
+        }
+    }
+
+    fn read(&mut self, id: Uuid, ahead: bool) {
+        let Some((key, event, xid, to)) = self.tables.outbox.get(&id).cloned() else {
+            return;
+        };
+        if self.scheduler.dispatched(id) {
+            return;
+        }
+        let audience = self.scheduler.audience("memory.created", None);
+        let chosen: Vec<usize> = audience
+            .unfiltered()
+            .iter()
+            .copied()
+            .filter(|&index| {
+                let definition = self.scheduler.definition(index);
+                let number = self.tables.webhooks[&definition.id].0;
+                let lifetime = &definition.lifetime;
+                to.contains(&number)
+                    && lifetime.covers(definition.active, xid, event.created_ms, u64::MAX)
+            })
+            .collect();
+        let free = |&index| self.scheduler.waits_for_nothing(index, &event.event_type);
+        if !ahead || chosen.iter().any(free) {
             self.scheduler.offer(key, &event, &chosen, self.now);
         }
     }
@@ -374,6 +393,9 @@ impl World {
 
     fn crash(&mut self) {
         self.crashes += 1;
+        // A worker does not start in the millisecond in which the one before ended.
+        self.now.mono_ms += 10;
+        self.now.unix_ms += 10;
         self.scheduler = Scheduler::new();
         self.in_flight.clear();
         for (number, active, lifetime) in self.tables.webhooks.values() {
@@ -424,6 +446,7 @@ enum Step {
     Event(u32),
     Burst(u32, u8),
     Dispatch,
+    LookAhead,
     Claim,
     End(usize, u16),
     Settle,
@@ -437,7 +460,7 @@ fn step(crashes: bool) -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => any::<u32>().prop_map(Step::Event),
         1 => (any::<u32>(), 1..120_u8).prop_map(|(mask, count)| Step::Burst(mask, count)),
-        6 => Just(Step::Dispatch),
+        8 => prop_oneof![3 => Just(Step::Dispatch), 1 => Just(Step::LookAhead)],
         8 => Just(Step::Claim),
         12 => (any::<usize>(), prop_oneof![4 => Just(200_u16), 2 => Just(500_u16), 1 => Just(0_u16)])
             .prop_map(|(which, code)| Step::End(which, code)),
@@ -456,6 +479,7 @@ fn run(steps: Vec<Step>) -> World {
             Step::Event(mask) => world.commit_event(mask),
             Step::Burst(mask, count) => (0..count).for_each(|_| world.commit_event(mask)),
             Step::Dispatch => world.dispatch(),
+            Step::LookAhead => world.look_ahead(),
             Step::Claim => world.claim(),
             Step::End(which, code) => world.end(which, code),
             Step::Settle => world.settle(),

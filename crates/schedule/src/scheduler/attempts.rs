@@ -318,13 +318,9 @@ impl Scheduler {
     /// A delivery waits for its next attempt: with a row, from now. It stays in memory at least until that
     /// is written, so that whoever reads retries meanwhile cannot miss it.
     pub(super) fn wait(&mut self, key: usize, due_ms: i64, attempt: Attempt, ended_ms: i64) {
-        let fresh_seq = self.next_seq(ended_ms);
         let delivery = &mut self.deliveries[key];
         let webhook = self.endpoints[delivery.endpoint].definition.id;
         let group = delivery.group;
-        if group.is_some() {
-            delivery.seq = fresh_seq;
-        }
         let ending = Self::ending(
             delivery,
             webhook,

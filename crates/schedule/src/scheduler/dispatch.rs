@@ -13,6 +13,42 @@ impl Scheduler {
         FRESH_MAX.saturating_sub(self.fresh)
     }
 
+    /// How many more fresh events may be taken in that were committed after others which have not been read: as many
+    /// again, so that events which wait for slow endpoints keep none out.
+    #[must_use]
+    pub fn room_ahead(&self) -> usize {
+        if self.fresh_bytes >= 2 * FRESH_BYTES_MAX {
+            return 0;
+        }
+        (2 * FRESH_MAX).saturating_sub(self.fresh)
+    }
+
+    /// Writes the oldest fresh events as they stand, when there is no room for others.
+    pub fn make_room(&mut self, now: Now) {
+        for _ in 0..FLUSH_MOST {
+            let Some((_, group, serial)) = self.group_ages.pop_front() else {
+                return;
+            };
+            if self.groups.get(group).is_some_and(|it| it.serial == serial) {
+                self.flush(group, now);
+            }
+        }
+    }
+
+    /// Whether a webhook may get an event before others that were committed earlier and have not been read: nothing
+    /// of it waits, or the event is a test, which waits for nothing.
+    #[must_use]
+    pub fn waits_for_nothing(&self, index: usize, event_type: &str) -> bool {
+        let state = &self.endpoints[index];
+        let is_free = state.definition.sends()
+            && state.definition.filter.is_some()
+            && !state.held
+            && !state.backlog
+            && state.parked.is_empty()
+            && state.ready.len() < state.low();
+        is_free || event_type == TEST
+    }
+
     /// Whether the outbox row of this event is being dealt with.
     #[must_use]
     pub fn dispatched(&self, event: Uuid) -> bool {
@@ -150,7 +186,7 @@ impl Scheduler {
             members: Vec::with_capacity(webhooks.len()),
             unfinished: webhooks.len(),
             endings: Vec::new(),
-            parked: BTreeSet::new(),
+            parked: BTreeMap::new(),
             undecided: Vec::new(),
             created_ms: event.created_ms,
             postponed: 0,
@@ -160,12 +196,15 @@ impl Scheduler {
         self.fresh += webhooks.len();
         self.fresh_bytes += event.data.len();
         let full = self.is_full();
+        let mut waits_long = true;
         for &index in webhooks {
+            let seq = self.next_seq(now.unix_ms);
             let state = &mut self.endpoints[index];
             // A test is for the webhook that it names, whatever that one's filter says.
             let is_test = event.event_type == TEST;
             if state.definition.filter.is_none() && !is_test {
                 self.groups[group].undecided.push(state.definition.id);
+                waits_long = false;
                 continue;
             }
             let behind = !is_test
@@ -174,16 +213,21 @@ impl Scheduler {
                     || state.ready.len() >= state.prefetch());
             let kept_back = state.definition.keeps_back(&event.event_type);
             if behind || kept_back || (full && !state.ready.is_empty()) {
-                self.park(group, index);
+                waits_long &= kept_back || self.waits_long(index);
+                self.park(group, index, seq);
             } else {
-                self.admit(group, index);
+                waits_long = false;
+                self.admit(group, index, seq);
             }
         }
-        self.flush_if_over(group);
+        if waits_long {
+            // The place of an event that waits for long is the queue.
+            self.flush(group, now);
+        }
     }
 
     /// A delivery of a group comes into memory.
-    fn admit(&mut self, group: usize, index: usize) {
+    fn admit(&mut self, group: usize, index: usize, seq: i64) {
         let (state, it) = (&mut self.endpoints[index], &mut self.groups[group]);
         let key = self.deliveries.insert(Delivery {
             id: webhooks_core::id::delivery(it.event.id, state.definition.id, 0),
@@ -191,7 +235,7 @@ impl Scheduler {
             event: Arc::clone(&it.event),
             attempts: 0,
             attempts_before: 0,
-            seq: 0,
+            seq,
             created_ms: it.created_ms,
             group: Some(group),
             place: Place::Ready,
@@ -203,8 +247,8 @@ impl Scheduler {
     }
 
     /// A delivery of a group stands behind others of its endpoint.
-    pub(super) fn park(&mut self, group: usize, index: usize) {
-        self.groups[group].parked.insert(index);
+    pub(super) fn park(&mut self, group: usize, index: usize, seq: i64) {
+        self.groups[group].parked.insert(index, seq);
         self.endpoints[index].parked.push_back(group);
     }
 
@@ -222,8 +266,8 @@ impl Scheduler {
             let Some(group) = state.parked.pop_front() else {
                 return;
             };
-            self.groups[group].parked.remove(&index);
-            self.admit(group, index);
+            let seq = self.groups[group].parked.remove(&index).unwrap_or_default();
+            self.admit(group, index, seq);
         }
     }
 
@@ -276,10 +320,9 @@ impl Scheduler {
             {
                 continue;
             }
-            let seq = self.next_seq(now.unix_ms);
             let delivery = &mut self.deliveries[key];
             delivery.group = None;
-            delivery.seq = seq;
+            let seq = delivery.seq;
             self.by_id.insert(delivery.id, key);
             self.fresh -= 1;
             unit.queued.push(Queued {
@@ -293,12 +336,14 @@ impl Scheduler {
                 undecided: false,
             });
         }
-        for index in it.parked {
-            let seq = self.next_seq(now.unix_ms);
+        for (index, seq) in it.parked {
             self.fresh -= 1;
             let state = &mut self.endpoints[index];
-            // Groups are written in about the order in which they came.
-            if let Some(place) = state.parked.iter().position(|&it| it == group) {
+            // Groups are written in about the order in which they came, but for those that are written at once.
+            let last = state.parked.back() == Some(&group);
+            if last {
+                state.parked.pop_back();
+            } else if let Some(place) = state.parked.iter().position(|&it| it == group) {
                 state.parked.remove(place);
             }
             let webhook = state.definition.id;

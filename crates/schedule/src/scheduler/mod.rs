@@ -12,7 +12,7 @@ use crate::record::{
 };
 use slab::Slab;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::endpoint::Endpoint;
@@ -29,6 +29,8 @@ const GROUP_AGE_MS: u64 = 100;
 /// How long an outcome waits for the rest of its event. With what settling takes, and the flush of its WAL, it is to be
 /// safe 100 ms after the answer: what is not is sent again after a crash.
 const ENDED_AGE_MS: u64 = 40;
+/// How many of the oldest fresh events are written to make room for others.
+const FLUSH_MOST: usize = 256;
 /// How often [`GROUP_AGE_MS`] is put off while nothing has gone wrong.
 const POSTPONED_MOST: u8 = 4;
 /// Deliveries ready in memory, over all webhooks, beyond which no more are taken in.
@@ -43,6 +45,8 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 const BARE_FROM: usize = 4 << 10;
 /// Between two pages of retries, when nothing else wakes the worker.
 const DUE_PAUSE_MS: u64 = 20;
+/// Deliveries of an endpoint in memory, up to which its retries stay there while retries of others are still to be read.
+const RETRIES_AHEAD: u32 = 64;
 /// How far ahead retries are read into memory.
 const DUE_WINDOW_MS: i64 = 60_000;
 
@@ -163,8 +167,8 @@ struct Group {
     members: Vec<usize>,
     unfinished: usize,
     endings: Vec<Ending>,
-    /// Endpoints whose delivery is not ready: it stands behind others.
-    parked: BTreeSet<usize>,
+    /// Endpoints whose delivery is not ready, since it stands behind others, each with the delivery's place in order.
+    parked: BTreeMap<usize, i64>,
     /// Webhooks whose filter cannot be read: whether the event is for them is decided when it can.
     undecided: Vec<Uuid>,
     created_ms: i64,
@@ -303,6 +307,12 @@ impl Scheduler {
             state.listed = true;
             self.runnable.push_back(index);
         }
+    }
+
+    /// Whether what stands behind others of an endpoint will wait for long.
+    fn waits_long(&self, index: usize) -> bool {
+        let state = &self.endpoints[index];
+        state.held || !state.definition.sends() || matches!(state.pace, Pace::Slow | Pace::TimedOut)
     }
 
     /// Brings in what stands behind the last that are ready: of fresh deliveries at once, of the queue by putting the

@@ -338,10 +338,13 @@ impl Scheduler {
         if !matches!(self.deliveries[key].place, Place::Waiting { .. }) {
             return;
         }
-        if self
+        let is_read = self
             .due_position
-            .is_some_and(|position| (due_ms, id) <= position)
-        {
+            .is_some_and(|position| (due_ms, id) <= position);
+        // While many retries of others are still to be read, the few of this endpoint do not wait for them.
+        let members = self.endpoints[self.deliveries[key].endpoint].members;
+        let is_ahead = (self.due_full || self.due_position.is_none()) && members <= RETRIES_AHEAD;
+        if is_read || is_ahead {
             self.wait_until(due_ms, key);
         } else {
             self.forget(key);

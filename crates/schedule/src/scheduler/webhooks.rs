@@ -130,6 +130,10 @@ impl Scheduler {
     pub fn requeued(&mut self, webhook: Uuid) {
         if let Some(&index) = self.by_webhook.get(&webhook) {
             self.rewind(index, i64::MIN);
+            if !self.endpoints[index].definition.sends() {
+                // Its backlog is not read, but a test that is tried again is due.
+                self.reread_due();
+            }
         }
     }
 
@@ -156,7 +160,7 @@ impl Scheduler {
             let seq = delivery.seq;
             self.left_ready(key);
             if let Some(group) = self.deliveries[key].group {
-                self.park(group, index);
+                self.park(group, index, seq);
                 self.forget(key);
             } else {
                 self.forget(key);

@@ -1,0 +1,211 @@
+"""Bulk work for one webhook delays another webhook's event by no more than 50 ms, whatever the bulk waits for."""
+
+import threading
+import time
+
+import pytest
+from receiver import Answer, hang
+from stalls import Stalls
+
+pytestmark = pytest.mark.quiet
+
+BOUND_SECONDS = 0.05
+ROWS = 100_000
+# Events of the other webhook, and the time between two of them.
+PROBES, PROBE_SECONDS = 60, 0.03
+# What the default limit lets through in a minute.
+AT_LEAST = 950
+NO_LIMIT = pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})
+BULK, OTHER = "user.activity", "search.performed"
+MANY_TRANSACTIONS = """
+    DO $$ BEGIN
+        FOR n IN 1..{} LOOP
+            PERFORM webhooks.emit('user.activity', '{{"object": "activity"}}');
+            COMMIT;
+        END LOOP;
+    END $$"""
+
+
+class Bulk:
+    """Two webhooks: one that gets bulk, and another."""
+
+    def __init__(self, db, receiver):
+        self.db, self.receiver = db, receiver
+        receiver.round_trip = False
+        self.webhook = db.create_webhook(receiver.url("/bulk"), [BULK])
+        self.other = db.create_webhook(receiver.url("/other"), [OTHER])
+        # Connections are there, and both are known to answer.
+        db.emit(BULK)
+        db.emit(OTHER)
+        receiver.wait(1, "/bulk")
+        receiver.wait(1, "/other")
+        db.settle()
+
+    def waiting(self, least, timeout=60):
+        """Waits until so many deliveries of the webhook wait in the queue."""
+        self.db.wait_until("SELECT count(*) FROM webhooks.queue", lambda n: n >= least, timeout=timeout)
+
+    def other_is_prompt(self, probes=PROBES):
+        """Sends events for the other webhook, one after the other: each arrives in time."""
+        late, longest = [], 0.0
+        arrived = len(self.receiver.to("/other"))
+        with self.db.connect() as session, Stalls(self.db.wait_for_worker()) as stalls:
+            for number in range(probes):
+                self.db.emit(OTHER, session=session)
+                committed = time.monotonic()
+                arrived += 1
+                self.receiver.wait(arrived, "/other", timeout=60)
+                came = self.receiver.to("/other")[-1].at
+                delay, stalled = came - committed, stalls.between(committed, came)
+                longest = max(longest, delay - stalled)
+                if delay > BOUND_SECONDS + stalled:
+                    late.append((number, round(delay, 3), round(stalled, 3)))
+                time.sleep(PROBE_SECONDS)
+        print(f"longest delay of another webhook's event: {1000 * longest:.0f} ms, without what the machine stalled")
+        assert not late, f"{len(late)} of {probes} late (number, seconds, of which the machine stalled): {late[:10]}"
+        left = self.db.one("SELECT (SELECT count(*) FROM webhooks.queue) + (SELECT count(*) FROM webhooks.outbox)")
+        assert left > probes, "the bulk was gone by then: nothing was shown"
+
+    def retry_of_the_other_is_prompt(self):
+        """The second attempt of the other webhook starts a second after the first, and no later."""
+        self.receiver.answer("/other", 500, 200)
+        self.db.update_webhook(self.other, retry_policy={"backoff_multiplier": 1})
+        arrived = len(self.receiver.to("/other"))
+        with Stalls(self.db.wait_for_worker()) as stalls:
+            self.db.emit(OTHER)
+            self.receiver.wait(arrived + 2, "/other", timeout=60)
+            first, second = self.receiver.to("/other")[arrived:]
+            due = first.answered + 1
+            delay, stalled = second.at - due, stalls.between(due, second.at)
+        print(f"delay of another webhook's retry: {1000 * delay:.0f} ms, of which the machine stalled {1000 * stalled:.0f}")
+        assert delay <= BOUND_SECONDS + stalled
+
+
+@pytest.fixture
+def bulk(db, receiver):
+    return Bulk(db, receiver)
+
+
+def test_100_000_rows_of_one_statement_that_wait_for_their_limit(bulk):
+    bulk.db.emit_many(ROWS)
+    bulk.other_is_prompt()
+
+
+def test_many_small_transactions_that_wait_for_their_limit(bulk):
+    with bulk.db.connect() as session:
+        session.execute("SET synchronous_commit = off")
+        writer = threading.Thread(target=session.execute, args=[MANY_TRANSACTIONS.format(ROWS // 4)])
+        writer.start()
+        bulk.other_is_prompt()
+        writer.join()
+
+
+@NO_LIMIT
+def test_an_endpoint_that_never_answers(bulk):
+    bulk.receiver.answer("/bulk", hang())
+    bulk.db.emit_many(ROWS)
+    bulk.other_is_prompt()
+
+
+@NO_LIMIT
+def test_an_endpoint_that_answers_fast(bulk):
+    bulk.db.emit_many(ROWS)
+    bulk.other_is_prompt()
+
+
+@NO_LIMIT
+def test_an_endpoint_that_answers_after_20_ms(bulk):
+    bulk.receiver.answer("/bulk", Answer(delay=0.02))
+    bulk.db.emit_many(ROWS)
+    bulk.other_is_prompt()
+
+
+def test_what_was_held_while_a_webhook_was_paused_and_goes_on(bulk):
+    bulk.db.emit_many(ROWS)
+    bulk.db.update_webhook(bulk.webhook, active=False)
+    bulk.other_is_prompt()
+    bulk.waiting(ROWS // 2)
+    bulk.db.update_webhook(bulk.webhook, active=True)
+    bulk.other_is_prompt()
+
+
+def test_a_replay(bulk):
+    bulk.db.emit_many(ROWS)
+    bulk.waiting(ROWS // 2)
+    again = bulk.db.create_webhook(bulk.receiver.url("/bulk"), [BULK])
+    began = time.monotonic()
+    queued = bulk.db.one("SELECT webhooks.replay(%s, now() - interval '1 hour')", again["id"])
+    assert queued >= ROWS // 2, f"{queued} after {time.monotonic() - began:.1f} s"
+    bulk.other_is_prompt()
+
+
+@NO_LIMIT
+def test_retries_that_come_due_together(bulk):
+    bulk.receiver.answer("/bulk", Answer(status=500))
+    bulk.db.update_webhook(bulk.webhook, retry_policy={"max_attempts": 100, "backoff_multiplier": 1})
+    bulk.db.emit_many(ROWS // 4)
+    bulk.other_is_prompt()
+    bulk.retry_of_the_other_is_prompt()
+
+
+@NO_LIMIT
+def test_retries_that_came_due_while_no_worker_ran(bulk):
+    bulk.receiver.answer("/bulk", hang())
+    bulk.db.emit_many(ROWS)
+    bulk.waiting(ROWS // 2)
+    bulk.db.stop_worker()
+    bulk.db.execute("UPDATE webhooks.queue SET attempts = 1, due = now()")
+    bulk.db.start_worker()
+    bulk.retry_of_the_other_is_prompt()
+    bulk.other_is_prompt()
+
+
+def test_a_worker_that_starts_with_much_to_read(bulk):
+    bulk.db.emit_many(ROWS // 2)
+    bulk.waiting(ROWS // 4)
+    bulk.db.stop_worker()
+    bulk.db.emit_many(ROWS // 2)
+    bulk.db.emit(OTHER)
+    bulk.db.start_worker()
+    bulk.receiver.wait(2, "/other", timeout=1)
+    bulk.other_is_prompt()
+
+
+def test_a_webhook_that_is_deleted_while_much_waits(bulk):
+    bulk.db.emit_many(ROWS)
+    bulk.waiting(ROWS // 2)
+    bulk.db.delete_webhook(bulk.webhook)
+    bulk.other_is_prompt(PROBES // 3)
+
+
+@NO_LIMIT
+def test_many_endpoints_that_never_answer(bulk):
+    """Each has few events waiting, and together they fill whatever memory there is for those."""
+    bulk.receiver.answer("/bulk", hang())
+    bulk.db.execute(
+        "SELECT webhooks.create_webhook(%s, %s) FROM generate_series(1, 500)", bulk.receiver.url("/bulk"), [BULK]
+    )
+    bulk.db.emit_many(100)
+    bulk.other_is_prompt()
+
+
+def test_events_that_both_get_are_not_kept_for_the_one_that_waits(bulk):
+    bulk.db.create_webhook(bulk.receiver.url("/all"), [BULK, OTHER])
+    bulk.db.emit_many(ROWS)
+    bulk.other_is_prompt()
+
+
+def test_bulk_itself_goes_out_in_order(bulk):
+    """What was committed later does not overtake what waits for the limit."""
+    bulk.db.emit_many(3_000)
+    bulk.db.emit(BULK, {"object": "activity", "n": 0})
+    bulk.receiver.wait(1 + AT_LEAST, "/bulk", timeout=30)
+    bulk.waiting(1_500)
+    sent = [request.data["n"] for request in bulk.receiver.to("/bulk")[1:]]
+    assert set(sent) <= set(range(1, 1_100)), "the first of the statement, and nothing that came after it"
+    waiting = bulk.db.rows(
+        "SELECT (e.data::jsonb->>'n')::int AS n FROM webhooks.queue q JOIN webhooks.event e ON e.id = q.event_id ORDER BY q.seq"
+    )
+    waiting = [row["n"] for row in waiting if row["n"] not in sent]
+    assert waiting[-1] == 0, "the one that was committed last"
+    assert waiting[:-1] == sorted(waiting[:-1])
