@@ -5,8 +5,8 @@ CREATE FUNCTION webhooks.answer_body(operation text, body bytea)
     RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_bytes_wrapper';
 CREATE FUNCTION webhooks.answer_body(operation text, body text)
     RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_body_wrapper';
-COMMENT ON FUNCTION webhooks.answer_body(text, bytea) IS 'Answers a request with a JSON body, whose path the gateway tells of in a header';
-COMMENT ON FUNCTION webhooks.answer_body(text, text) IS 'The same, with the body as text';
+COMMENT ON FUNCTION webhooks.answer_body(text, bytea) IS 'Internal: answers a request with a JSON body, whose path the gateway tells of in a header';
+COMMENT ON FUNCTION webhooks.answer_body(text, text) IS 'Internal: the same, with the body as text';
 
 CREATE FUNCTION webhooks.answer_call(operation text, arguments text)
     RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_call_wrapper';

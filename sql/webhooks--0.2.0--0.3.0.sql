@@ -303,8 +303,8 @@ SELECT at.delivery_id, at.webhook_id, at.attempt, at.started_at, at.duration_ms,
 
 CREATE FUNCTION webhooks.answer_body(operation text, body bytea)
     RETURNS json LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'answer_bytes_wrapper';
-COMMENT ON FUNCTION webhooks.answer_body(text, bytea) IS 'Answers a request with a JSON body, whose path the gateway tells of in a header';
-COMMENT ON FUNCTION webhooks.answer_body(text, text) IS 'The same, with the body as text';
+COMMENT ON FUNCTION webhooks.answer_body(text, bytea) IS 'Internal: answers a request with a JSON body, whose path the gateway tells of in a header';
+COMMENT ON FUNCTION webhooks.answer_body(text, text) IS 'Internal: the same, with the body as text';
 CREATE FUNCTION webhooks_api.create_webhook(bytea) RETURNS json LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN webhooks.answer_body('create_webhook', $1);
 COMMENT ON FUNCTION webhooks_api.create_webhook(bytea) IS 'POST /api/v1/webhooks';
