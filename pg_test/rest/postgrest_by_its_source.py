@@ -148,7 +148,8 @@ class Postgrest:
         }
         state = said["code"]
         if state is None:  # the connection is gone, and nothing was said
-            return Failed(503, "PGRST001", "Database client error. Retrying the connection.", result.error_message.decode(errors="replace").strip())
+            why = result.error_message.decode(errors="replace").strip()
+            return Failed(503, "PGRST001", "Database client error. Retrying the connection.", why)
         if state.startswith("PT"):
             status = int(state[2:])
         elif state == "42501":

@@ -1,5 +1,5 @@
-"""What is nobody's mistake is 503, whatever PostgREST makes of it: a standby, no extension, functions that PostgREST has not heard
-of, backends that die, no server. In front of the PostgREST that there is, and of what answers as it does by its source."""
+"""What is nobody's mistake is 503, whatever PostgREST makes of it: a standby, no extension, functions that PostgREST has not
+heard of, backends that die, no server. With the PostgREST that there is, and with what answers as it does by its source."""
 
 import os
 import re
@@ -100,7 +100,6 @@ def front(request):
 
 def recovers(caller):
     """Waits until requests are answered again."""
-
 
     def answers():
         status = caller.send("GET", "/api/v1/webhooks").status
