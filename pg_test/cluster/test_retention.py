@@ -1,5 +1,6 @@
 """Retention removes as fast as events come, and never what somebody needs."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -17,6 +18,19 @@ EVENTS, EVENTS_A_SECOND = 40_000, 20_000
 
 def fill(db, events):
     """Old events, each with a delivery that has ended: those that come by themselves would take longer to come than to go."""
+    with as_our_own(db):
+        insert_old(db, events)
+
+
+@contextlib.contextmanager
+def as_our_own(db):
+    """Rows that a session inserts by itself are taken for those of a dump, for which events are kept."""
+    db.execute("ALTER TABLE webhooks.event DISABLE TRIGGER restored")
+    yield
+    db.execute("ALTER TABLE webhooks.event ENABLE ALWAYS TRIGGER restored")
+
+
+def insert_old(db, events):
     db.execute(
         """
         WITH made AS (
