@@ -26,6 +26,8 @@ use webhooks_schedule::{Addressed, Hurried, OutboxKey, Position, Snapshot, Stret
 const READ: usize = 256;
 /// And about how many bytes of data, judged by the rows before.
 const READ_BYTES: usize = 2 << 20;
+/// Rows looked at ahead at once, at most: as many as are written between two looks. Few of them are taken.
+const LOOK_AHEAD: usize = 2_048;
 /// How many rows can be read in the time that a statement takes by itself.
 const STATEMENT_ROWS: usize = 16;
 
@@ -227,7 +229,10 @@ impl Worker {
         if self.scheduler.room_ahead() == 0 {
             self.scheduler.make_room(now);
         }
-        self.scheduler.room_ahead().min(self.affordable(READ))
+        if self.scheduler.room_ahead() == 0 {
+            return 0;
+        }
+        self.affordable(LOOK_AHEAD)
     }
 
     fn read(&self, spi: &Connection, wish: Wish) -> Read {

@@ -45,6 +45,8 @@ const SWEEP_SHARE: u64 = 100;
 const SETTLE_MS: u64 = 5;
 /// So many units are settled at once, whenever they come.
 const SETTLE_UNITS: usize = 256;
+/// About how many rows are written before others have their turn: one event may be for thousands of webhooks.
+const SETTLE_ROWS: usize = 1_024;
 /// Outcomes that wait to be written, because that fails for now, at which no more requests are made.
 const UNWRITTEN_MOST: usize = 10_000;
 

@@ -4,7 +4,9 @@
 //! is no more than what was in flight and the last moments' work, WAL is flushed every [`FLUSH_MS`] while
 //! there is something to flush.
 
-use super::{FETCH, SETTLE, SETTLE_MS, SETTLE_UNITS, STATISTICS, Worker, is_transient, write};
+use super::{
+    FETCH, SETTLE, SETTLE_MS, SETTLE_ROWS, SETTLE_UNITS, STATISTICS, Worker, is_transient, write,
+};
 use crate::emit::store::NewEvent;
 use crate::seam::clock;
 use crate::seam::sql;
@@ -143,7 +145,7 @@ impl Worker {
             && (waiting >= SETTLE_UNITS
                 || (waiting > 0 && now >= self.settling.settled_ms + SETTLE_MS))
         {
-            self.settle();
+            self.settle_rows(SETTLE_ROWS);
         }
         if (self.scheduler.has_stats() || self.settling.error.is_some())
             && self.settling.stats_in(now, &self.scheduler) == 0
@@ -181,6 +183,11 @@ impl Worker {
 
     /// Writes all units there are.
     pub(super) fn settle(&mut self) {
+        self.settle_rows(usize::MAX);
+    }
+
+    /// Writes units until these are about so many rows, and keeps the rest for the next time.
+    fn settle_rows(&mut self, most: usize) {
         self.settling.settled_ms = clock::mono_ms();
         let mut units = std::mem::take(&mut self.settling.held);
         let fresh = self.scheduler.take_units();
@@ -190,11 +197,20 @@ impl Worker {
                 .filter_map(|unit| unit.disable.as_ref().map(|it| it.webhook)),
         );
         units.extend(fresh);
-        while !units.is_empty() {
-            let rest = units.split_off(units.len().min(4 * SETTLE_UNITS));
+        let mut written = 0;
+        while !units.is_empty() && written < most {
+            let mut rows = 0;
+            let part = units.iter().take(4 * SETTLE_UNITS).take_while(|unit| {
+                let before = rows;
+                rows += unit.rows();
+                before < SETTLE_ROWS
+            });
+            let rest = units.split_off(part.count());
             self.settle_part(units);
             units = rest;
+            written += rows;
         }
+        self.settling.held.extend(units);
     }
 
     fn settle_part(&mut self, units: Vec<Unit>) {

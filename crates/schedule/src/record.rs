@@ -161,6 +161,14 @@ pub struct Hurried {
     pub webhook: Uuid,
 }
 
+impl Unit {
+    /// How many deliveries it writes of; at least one, for the unit itself.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        (self.endings.len() + self.queued.len()).max(1)
+    }
+}
+
 /// Rows of the queue that memory asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Wanted {
