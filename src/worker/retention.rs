@@ -191,40 +191,39 @@ impl Pass {
         webhooks_core::id::floor_of(before_ms.saturating_sub(older_ms))
     }
 
-    /// Does a step, in a transaction of the caller's with one snapshot; whether the pass goes on. `keep_events`: all of
-    /// them stay, whatever needs them.
+    /// Does a step, in a transaction of the caller's with one snapshot; whether the pass goes on. Where one stage ends the
+    /// next begins, so that a pass that finds nothing takes one step. `keep_events`: all of them stay, whatever needs them.
     pub(super) fn step(&mut self, spi: &Connection, keep_events: bool) -> bool {
-        match &mut self.stage {
-            Stage::Deliveries => {
-                if self.remove_deliveries(spi) {
-                    return true;
+        loop {
+            match std::mem::replace(&mut self.stage, Stage::Deliveries) {
+                Stage::Deliveries => {
+                    if self.remove_deliveries(spi) {
+                        return true;
+                    }
+                    self.stage = Stage::Outbox(Waiting::new(spi));
                 }
-                self.stage = Stage::Outbox(Waiting::new(spi));
-                !keep_events
-            }
-            _ if keep_events => false,
-            Stage::Outbox(waiting) => {
-                let floor = webhooks_core::id::floor_of(u64::try_from(self.before_ms).unwrap_or(0));
-                if waiting.look(spi, floor) {
-                    return true;
-                }
-                let few = waiting.events.len() <= WAITING_MOST;
-                if let Stage::Outbox(waiting) =
-                    std::mem::replace(&mut self.stage, Stage::Deliveries)
-                {
+                Stage::Outbox(_) | Stage::Events(_) if keep_events => return false,
+                Stage::Outbox(mut waiting) => {
+                    if waiting.look(spi, self.floor(0)) {
+                        self.stage = Stage::Outbox(waiting);
+                        return true;
+                    }
+                    if waiting.events.len() > WAITING_MOST {
+                        return false;
+                    }
                     self.stage = Stage::Events(waiting);
                 }
-                few
-            }
-            Stage::Events(_) => {
-                let goes_on = self.remove_events(spi);
-                if !goes_on {
-                    spi.write(
-                        &FORGET_DELETED,
-                        &[sql::time(self.before_ms), sql::arg(STEP)],
-                    );
+                Stage::Events(waiting) => {
+                    let goes_on = self.remove_events(spi, &waiting);
+                    self.stage = Stage::Events(waiting);
+                    if !goes_on {
+                        spi.write(
+                            &FORGET_DELETED,
+                            &[sql::time(self.before_ms), sql::arg(STEP)],
+                        );
+                    }
+                    return goes_on;
                 }
-                goes_on
             }
         }
     }
@@ -265,7 +264,7 @@ impl Pass {
     }
 
     /// Removes those of a page of events that no delivery and no row of the outbox needs; whether there are more pages.
-    fn remove_events(&mut self, spi: &Connection) -> bool {
+    fn remove_events(&mut self, spi: &Connection, waiting: &Waiting) -> bool {
         let recent = self.floor(WHOLE_MS);
         let page = spi.read(
             &EVENTS,
@@ -288,10 +287,7 @@ impl Pass {
                 continue;
             };
             let writer = page.datum(row, 3).map(|(datum, _)| datum.value() as u32);
-            let waits = match &self.stage {
-                Stage::Events(waiting) => waiting.needs(id, writer, to_come),
-                Stage::Deliveries | Stage::Outbox(_) => true,
-            };
+            let waits = waiting.needs(id, writer, to_come);
             if waits || needed.contains(&id) || !table.delete_at_if_free(place, 1, id) {
                 self.events.stay(id, recent);
             } else {
@@ -332,7 +328,7 @@ impl Waiting {
         self.events
             .extend((0..rows.len()).filter_map(|row| rows.uuid(row, 1)));
         self.blocks.0 = until;
-        true
+        until < end
     }
 
     /// Whether an event may have a row in the outbox. `to_come`: the next transaction.
