@@ -1,6 +1,7 @@
 """The log and what can be done with it: list_deliveries, get_delivery, retry_delivery, replay, send_test, the views."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -307,6 +308,41 @@ def test_replay_of_only_failed_leaves_what_a_later_replay_has_delivered_or_will(
     gate.open()
     db.wait_for_states(webhook, delivered=2)
     assert db.one(again, webhook["id"]) == 0, "delivered since"
+
+
+def test_two_replays_at_once_of_what_failed_send_it_once(db, receiver):
+    receiver.answer("/hook", 500, 500, 200)
+    webhook = db.create_webhook(receiver.url(), retry_policy=ONE_ATTEMPT)
+    db.emit_many(2)
+    db.wait_for_states(webhook, failed=2)
+    again = "SELECT webhooks.replay(%s, now() - interval '1 hour', only_failed => true)"
+    first, second = db.connect(), db.connect()
+    first.execute("BEGIN")
+    assert db.one(again, webhook["id"], session=first) == 2
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(db.one, again, webhook["id"], session=second)
+        db.wait_until("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND pid = %s", 1, params=[second.info.backend_pid])
+        # Whoever pauses the webhook does not wait.
+        db.execute("SET statement_timeout = '5s'")
+        db.update_webhook(webhook, active=False)
+        first.execute("COMMIT")
+        assert waits.result() == 0
+    db.update_webhook(webhook, active=True)
+    db.wait_for_states(webhook, delivered=2)
+
+
+def test_a_replay_of_what_failed_touches_no_event_of_others(db, receiver):
+    receiver.answer("/hook", 500, 200)
+    others = db.create_webhook(receiver.url("/others"), owner="bob")
+    for _ in range(20):
+        db.emit(owner="bob")
+    webhook = db.create_webhook(receiver.url(), owner="alice", retry_policy=ONE_ATTEMPT)
+    db.emit(owner="alice")
+    db.wait_for_states(webhook, failed=1)
+    db.wait_for_states(others, delivered=20)
+    assert db.one("SELECT webhooks.replay(%s, 'epoch', only_failed => true)", webhook["id"]) == 1
+    assert db.one("SELECT count(*) FROM webhooks.event WHERE owner = 'bob' AND xmax <> '0'") == 0
+    db.wait_for_states(webhook, delivered=1)
 
 
 def test_replay_takes_what_matches_now(db, receiver):

@@ -30,36 +30,36 @@ static STATUS: Statement = Statement::new(
     &[pg_sys::TEXTOID],
 );
 static ACTIVITY: Statement = Statement::new(
-    c"WITH ended AS (
-          SELECT pg_catalog.date_trunc('minute', d.completed_at, 'UTC') AS minute,
-                 pg_catalog.count(*) FILTER (WHERE d.state = 'delivered') AS delivered,
-                 pg_catalog.count(*) FILTER (WHERE d.state = 'failed') AS failed
+    c"WITH mine AS MATERIALIZED (
+          SELECT $4 AS id WHERE $4 IS NOT NULL
+          UNION ALL SELECT id FROM webhooks.webhook WHERE $4 IS NULL AND owner = $1
+          UNION ALL SELECT id FROM webhooks.deleted_webhook WHERE $4 IS NULL AND owner = $1),
+      logged AS MATERIALIZED (
+          SELECT d.id, d.completed_at, d.started_at, d.state, d.status, d.attempts
             FROM webhooks.delivery d
            WHERE d.completed_at >= $2
-             AND ($4 IS NULL OR d.webhook_id = $4)
-             AND ($1 IS NULL
-                  OR d.webhook_id IN (SELECT id FROM webhooks.webhook WHERE owner = $1
-                                      UNION ALL SELECT id FROM webhooks.deleted_webhook WHERE owner = $1))
-           GROUP BY 1),
-      -- Whose an attempt is stands with its delivery, which is looked up for each: a join would read the whole log.
+             AND (coalesce($1, $4::text) IS NULL OR d.webhook_id IN (SELECT id FROM mine))),
+      ended AS (
+          SELECT pg_catalog.date_trunc('minute', completed_at, 'UTC') AS minute,
+                 pg_catalog.count(*) FILTER (WHERE state = 'delivered') AS delivered,
+                 pg_catalog.count(*) FILTER (WHERE state = 'failed') AS failed
+            FROM logged GROUP BY 1),
+      -- Whose an attempt is stands with its delivery, so those of some webhooks are found by their deliveries: what others
+      -- have attempted costs nothing. All of them need no delivery.
       made AS (
           SELECT pg_catalog.date_trunc('minute', a.started_at, 'UTC') AS minute,
                  pg_catalog.count(*) FILTER (WHERE a.status BETWEEN 200 AND 299) AS succeeded,
                  pg_catalog.count(*) FILTER (WHERE a.status IS NULL OR a.status NOT BETWEEN 200 AND 299) AS failed
-            FROM (SELECT d.webhook_id, d.started_at, d.status
-                    FROM webhooks.delivery d
-                   WHERE d.completed_at >= $2 AND d.started_at >= $2
+            FROM (SELECT started_at, status FROM logged WHERE started_at >= $2
                   UNION ALL
-                  SELECT d.webhook_id, t.started_at, t.status
-                    FROM webhooks.attempt t,
-                         LATERAL (SELECT q.webhook_id FROM webhooks.queue q WHERE q.id = t.delivery_id
-                                  UNION ALL SELECT l.webhook_id FROM webhooks.delivery l WHERE l.id = t.delivery_id
-                                  LIMIT 1) d
-                   WHERE t.started_at >= $2) a
-           WHERE ($4 IS NULL OR a.webhook_id = $4)
-             AND ($1 IS NULL
-                  OR a.webhook_id IN (SELECT id FROM webhooks.webhook WHERE owner = $1
-                                      UNION ALL SELECT id FROM webhooks.deleted_webhook WHERE owner = $1))
+                  SELECT t.started_at, t.status FROM webhooks.attempt t
+                   WHERE coalesce($1, $4::text) IS NULL AND t.started_at >= $2
+                  UNION ALL
+                  SELECT t.started_at, t.status
+                    FROM (SELECT q.id FROM mine m JOIN webhooks.queue q ON q.webhook_id = m.id WHERE q.attempts > 0
+                          UNION ALL SELECT l.id FROM logged l WHERE l.attempts > 1) o
+                    JOIN webhooks.attempt t ON t.delivery_id = o.id AND t.started_at >= $2
+                   WHERE coalesce($1, $4::text) IS NOT NULL) a
            GROUP BY 1)
       SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                  'minute', webhooks.format_time(m.minute),

@@ -7,7 +7,7 @@ use crate::emit::store::{Command, Store};
 use crate::error::{Error, reply};
 use crate::seam::clock;
 use crate::seam::owner::as_owner;
-use crate::seam::sql::{self, Connection, Statement, arg};
+use crate::seam::sql::{self, Connection, Rows, Statement, arg};
 use crate::settings::Settings;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 use webhooks_core::address::without_address;
 use webhooks_core::event_type::Subscription;
+use webhooks_core::filter::Filter;
 use webhooks_core::id::{self, Kind};
 use webhooks_core::payload;
 use webhooks_core::quote::quote;
@@ -110,6 +111,12 @@ static WEBHOOK: Statement = Statement::new(
     c"SELECT owner, events, filters::text FROM webhooks.webhook WHERE id = $1",
     &[pg_sys::UUIDOID],
 );
+/// Two replays of what has failed in one webhook come one after the other: the second sees what the first has queued. It is
+/// no lock on the webhook's row, which would keep a pause waiting.
+static LOCK: Statement = Statement::new(
+    c"SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('webhooks.replay ' || $1::text, 0))",
+    &[pg_sys::UUIDOID],
+);
 static EVENTS: Statement = Statement::new(
     c"SELECT e.id, e.type, e.owner,
              CASE WHEN $4 THEN coalesce(e.subject, e.data) END
@@ -125,6 +132,30 @@ static EVENTS: Statement = Statement::new(
         pg_sys::TIMESTAMPTZOID,
         pg_sys::TIMESTAMPTZOID,
     ],
+);
+/// The same of these events alone.
+static THESE_EVENTS: Statement = Statement::new(
+    c"SELECT e.id, e.type, e.owner,
+             CASE WHEN $3 THEN coalesce(e.subject, e.data) END
+        FROM webhooks.event e
+       WHERE e.id = ANY ($1) AND e.created_at >= $4 AND e.created_at <= $5
+         AND e.target IS NULL AND e.about IS DISTINCT FROM $2
+       ORDER BY e.id FOR KEY SHARE OF e",
+    &[
+        pg_sys::UUIDARRAYOID,
+        pg_sys::UUIDOID,
+        pg_sys::BOOLOID,
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TIMESTAMPTZOID,
+    ],
+);
+/// Failed deliveries of a webhook, by its index: what others have stored costs nothing.
+static FAILURES: Statement = Statement::new(
+    c"SELECT d.created_at, d.id, d.event_id
+        FROM webhooks.delivery d
+       WHERE d.webhook_id = $1 AND d.state = 'failed' AND (d.created_at, d.id) > ($2, $3)
+       ORDER BY d.created_at, d.id LIMIT 1000",
+    &[pg_sys::UUIDOID, pg_sys::TIMESTAMPTZOID, pg_sys::UUIDOID],
 );
 /// Of these events, with the bounds of their deliveries' ids: those whose deliveries to the webhook have
 /// failed, and that none has brought there since or will.
@@ -460,6 +491,22 @@ fn shown(spi: &Connection, delivery: Uuid, caller: &Caller) -> Result<Value, Err
     Ok(object)
 }
 
+/// What a replay has found out about its webhook, and how far it has come.
+struct Replay {
+    webhook: Uuid,
+    owner: Option<String>,
+    subscription: Subscription,
+    filter: Filter,
+    since: pg_sys::TimestampTz,
+    until: pg_sys::TimestampTz,
+    /// Makes its deliveries' ids different from those of any other replay.
+    generation: u64,
+    seq: i64,
+    /// How many may be queued.
+    room: Option<i64>,
+    queued: i64,
+}
+
 fn replay_events(
     spi: &Connection,
     webhook: Uuid,
@@ -468,10 +515,8 @@ fn replay_events(
     room: Option<i64>,
 ) -> Result<i64, Error> {
     let rows = spi.write(&WEBHOOK, &[sql::uuid(webhook)]);
-    let owner: Option<String> = rows.get(0, 1);
     let events: Vec<Option<String>> = rows.get(0, 2).unwrap_or_default();
     let events: Vec<String> = events.into_iter().flatten().collect();
-    let subscription = Subscription::of(&events);
     // Which events match cannot be told without it: all of them, or none, would be wrong.
     let filters: Option<String> = rows.get(0, 3);
     let filter = stored::read_filter(filters.as_deref()).map_err(|why| {
@@ -483,95 +528,163 @@ fn replay_events(
             )),
         }
     })?;
-    // Each replay is a generation of its own: its time, which no other has under the webhook's lock.
-    let generation = u64::try_from(clock::unix_ms().saturating_mul(1_000))
-        .unwrap_or(1)
-        .max(1);
-    let generation = generation ^ u64::from_le_bytes(clock::random());
-    let seq = clock::unix_ms().saturating_mul(1_000);
-    // A moment more on both sides, since an id is made from a clock that runs ahead of the column's a little.
-    const SLACK_MS: i64 = 60_000;
-    let floor = |at: pg_sys::TimestampTz, slack: i64| {
-        let ms = clock::unix_of(at)
-            .saturating_add(slack)
-            .clamp(0, (1 << 48) - 1);
-        webhooks_core::id::floor_of(u64::try_from(ms).unwrap_or(0))
+    let now = clock::unix_ms().saturating_mul(1_000);
+    let mut replay = Replay {
+        webhook,
+        owner: rows.get(0, 1),
+        subscription: Subscription::of(&events),
+        filter,
+        since,
+        until,
+        generation: u64::try_from(now).unwrap_or(1).max(1) ^ u64::from_le_bytes(clock::random()),
+        seq: now,
+        room,
+        queued: 0,
     };
-    let (mut after, high) = (floor(since, -SLACK_MS), floor(until, SLACK_MS));
-    let mut queued = 0;
-    // A connection for each page: what was read is given back with it, and there may be more than there is memory.
-    let mut page_of = |spi: &Connection| -> Result<bool, Error> {
-        pgrx::check_for_interrupts!();
-        let page = spi.write(
-            &EVENTS,
+    if only_failed {
+        spi.write(&LOCK, &[sql::uuid(webhook)]);
+        replay.what_failed()?;
+    } else {
+        replay.everything()?;
+    }
+    Ok(replay.queued)
+}
+
+impl Replay {
+    /// All stored events of the time, a page after the other. A connection for each page: what was read is given back with
+    /// it, and there may be more than there is memory.
+    fn everything(&mut self) -> Result<(), Error> {
+        // A moment more on both sides, since an id is made from a clock that runs ahead of the column's a little.
+        const SLACK_MS: i64 = 60_000;
+        let floor = |at: pg_sys::TimestampTz, slack: i64| {
+            let ms = clock::unix_of(at)
+                .saturating_add(slack)
+                .clamp(0, (1 << 48) - 1);
+            webhooks_core::id::floor_of(u64::try_from(ms).unwrap_or(0))
+        };
+        let (mut after, high) = (floor(self.since, -SLACK_MS), floor(self.until, SLACK_MS));
+        let mut page = |spi: &Connection| -> Result<bool, Error> {
+            pgrx::check_for_interrupts!();
+            let page = spi.write(
+                &EVENTS,
+                &[
+                    sql::uuid(after),
+                    sql::uuid(high),
+                    sql::uuid(self.webhook),
+                    arg(!self.filter.is_empty()),
+                    Some(pg_sys::Datum::from(self.since)),
+                    Some(pg_sys::Datum::from(self.until)),
+                ],
+            );
+            let last = page.len().checked_sub(1).and_then(|row| page.uuid(row, 1));
+            after = last.unwrap_or(after);
+            self.queue(spi, &self.fitting(&page))?;
+            Ok(page.len() == 1_000)
+        };
+        while sql::connect(&mut page)? {}
+        Ok(())
+    }
+
+    /// The events whose deliveries to this webhook have failed.
+    fn what_failed(&mut self) -> Result<(), Error> {
+        let mut after = (Some(pg_sys::Datum::from(i64::MIN)), Uuid::nil());
+        let mut page = |spi: &Connection| -> Result<bool, Error> {
+            pgrx::check_for_interrupts!();
+            let page = spi.write(
+                &FAILURES,
+                &[sql::uuid(self.webhook), after.0, sql::uuid(after.1)],
+            );
+            let Some(last) = page.len().checked_sub(1) else {
+                return Ok(false);
+            };
+            if let (Some((at, _)), Some(id)) = (page.datum(last, 1), page.uuid(last, 2)) {
+                after = (Some(at), id);
+            }
+            let mut events: Vec<Uuid> = (0..page.len())
+                .filter_map(|row| page.uuid(row, 3))
+                .collect();
+            events.sort_unstable();
+            events.dedup();
+            let events = self.not_arrived(spi, &events);
+            let rows = spi.write(
+                &THESE_EVENTS,
+                &[
+                    sql::uuids(events),
+                    sql::uuid(self.webhook),
+                    arg(!self.filter.is_empty()),
+                    Some(pg_sys::Datum::from(self.since)),
+                    Some(pg_sys::Datum::from(self.until)),
+                ],
+            );
+            self.queue(spi, &self.fitting(&rows))?;
+            Ok(page.len() == 1_000)
+        };
+        while sql::connect(&mut page)? {}
+        Ok(())
+    }
+
+    /// Those of these events that have failed, and that nothing has brought there since or will.
+    fn not_arrived(&self, spi: &Connection, events: &[Uuid]) -> Vec<Uuid> {
+        let bounds: Vec<_> = events
+            .iter()
+            .map(|&event| id::deliveries_of(event))
+            .collect();
+        let failed = spi.write(
+            &FAILED,
             &[
-                sql::uuid(after),
-                sql::uuid(high),
-                sql::uuid(webhook),
-                arg(!filter.is_empty()),
-                Some(pg_sys::Datum::from(since)),
-                Some(pg_sys::Datum::from(until)),
+                sql::uuids(events.iter().copied()),
+                sql::uuids(bounds.iter().map(|it| it.0)),
+                sql::uuids(bounds.iter().map(|it| it.1)),
+                sql::uuid(self.webhook),
             ],
         );
-        let mut chosen = Vec::new();
-        for row in 0..page.len() {
-            let (Some(event), Some(event_type)) = (page.uuid(row, 1), page.get::<String>(row, 2))
-            else {
-                continue;
+        (0..failed.len())
+            .filter_map(|row| failed.uuid(row, 1))
+            .collect()
+    }
+
+    /// Those of a page that the webhook gets as it is now.
+    fn fitting(&self, page: &Rows<'_>) -> Vec<Uuid> {
+        let fits = |row: &usize| {
+            let Some(event_type) = page.get::<String>(*row, 2) else {
+                return false;
             };
-            after = event;
-            let of: Option<String> = page.get(row, 3);
-            let fits = subscription.matches(&event_type, owner.is_some())
-                && (owner.is_none() || owner == of)
-                && (filter.is_empty()
+            self.subscription.matches(&event_type, self.owner.is_some())
+                && (self.owner.is_none() || self.owner == page.get::<String>(*row, 3))
+                && (self.filter.is_empty()
                     || page
-                        .get::<String>(row, 4)
+                        .get::<String>(*row, 4)
                         .and_then(|text| webhooks_core::json::parse(&text).ok())
-                        .is_some_and(|value| filter.matches(&value)));
-            if fits {
-                chosen.push(event);
-            }
+                        .is_some_and(|value| self.filter.matches(&value)))
+        };
+        (0..page.len())
+            .filter(fits)
+            .filter_map(|row| page.uuid(row, 1))
+            .collect()
+    }
+
+    /// Queues a delivery of each event.
+    fn queue(&mut self, spi: &Connection, events: &[Uuid]) -> Result<(), Error> {
+        if events.is_empty() {
+            return Ok(());
         }
-        if only_failed && !chosen.is_empty() {
-            let bounds: Vec<_> = chosen
-                .iter()
-                .map(|&event| id::deliveries_of(event))
-                .collect();
-            let failed = spi.write(
-                &FAILED,
-                &[
-                    sql::uuids(chosen),
-                    sql::uuids(bounds.iter().map(|it| it.0)),
-                    sql::uuids(bounds.iter().map(|it| it.1)),
-                    sql::uuid(webhook),
-                ],
-            );
-            chosen = (0..failed.len())
-                .filter_map(|row| failed.uuid(row, 1))
-                .collect();
+        let count = events.len() as i64;
+        if self.room.is_some_and(|room| self.queued + count > room) {
+            return Err(quotas::full());
         }
-        if !chosen.is_empty() {
-            let ids = chosen
-                .iter()
-                .map(|&event| id::delivery(event, webhook, generation))
-                .collect::<Vec<_>>();
-            let count = chosen.len() as i64;
-            if room.is_some_and(|room| queued + count > room) {
-                return Err(quotas::full());
-            }
-            spi.write(
-                &QUEUE,
-                &[
-                    sql::uuids(ids),
-                    sql::uuids(chosen),
-                    sql::uuid(webhook),
-                    arg(seq + queued),
-                ],
-            );
-            queued += count;
-        }
-        Ok(page.len() == 1_000)
-    };
-    while sql::connect(&mut page_of)? {}
-    Ok(queued)
+        let ids = events
+            .iter()
+            .map(|&event| id::delivery(event, self.webhook, self.generation));
+        spi.write(
+            &QUEUE,
+            &[
+                sql::uuids(ids),
+                sql::uuids(events.iter().copied()),
+                sql::uuid(self.webhook),
+                arg(self.seq + self.queued),
+            ],
+        );
+        self.queued += count;
+        Ok(())
+    }
 }
