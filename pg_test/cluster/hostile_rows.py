@@ -438,6 +438,8 @@ INNER_FUNCTIONS = {
     "unreadable",
     "worker",
     "undispatched",
+    "requests_in_flight",
+    "restored",
     "answer_body",
     "answer_call",
     "answer_query",

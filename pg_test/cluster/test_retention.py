@@ -156,3 +156,17 @@ def test_a_row_that_somebody_locks_stays_and_holds_nobody_up(db):
     assert db.one("SELECT id FROM webhooks.event") == locked
     locker.execute("COMMIT")
     db.wait_until("SELECT count(*) FROM webhooks.event", 0, timeout=30)
+
+
+@RETENTION
+def test_a_restore_into_a_database_that_is_gone_keeps_nothing_in_the_next(db, make_database, receiver):
+    """A place in shared memory is handed on from one database to the next."""
+    gone = [make_database(server=db.server) for _ in range(3)]
+    for other in gone:
+        insert_old(other, 1)
+        other.drop()
+    fresh = make_database(server=db.server)
+    webhook = fresh.create_webhook(receiver.url())
+    fresh.emit()
+    fresh.wait_for_states(webhook, delivered=1)
+    fresh.wait_until("SELECT count(*) FROM webhooks.event", 0, timeout=30)
