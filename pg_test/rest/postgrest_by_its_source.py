@@ -14,6 +14,7 @@ import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 from psycopg import pq
@@ -93,9 +94,14 @@ class Postgrest:
     def _answer(self, request, body):
         headers = {name.lower(): value.encode("latin-1") for name, value in request.headers.items()}
         claims = self._claims(headers.get("authorization", b""))
-        name = re.fullmatch(r"/rpc/(\w+)", request.path)
+        address = urlsplit(request.path)
+        name = re.fullmatch(r"/rpc/(\w+)", address.path)
         if not name or request.command not in ("GET", "POST"):
             raise Failed(405, "PGRST101", f"Cannot use the {request.command} method on RPC")
+        # A parameter of the query string is an argument of the function, and no function here takes one by name. Some names are
+        # PostgREST's own: they would cut or order what is answered.
+        if parse_qsl(address.query, keep_blank_values=True):
+            raise Failed(404, "PGRST202", f"Could not find the function {SCHEMA}.{name[1]} with these parameters")
         with self._connect() as session:
             try:
                 return self._call(session.pgconn, name[1], request, headers, claims, body)
@@ -179,7 +185,7 @@ class Postgrest:
             "role": claims["role"],
             "request.jwt.claims": json.dumps(claims),
             "request.method": request.command,
-            "request.path": request.path,
+            "request.path": f"/rpc/{name}",
             "request.headers": json.dumps(told),
         }
         places = ", ".join(f"set_config(${n}, ${n + 1}, true)" for n in range(1, 2 * len(settings), 2))
