@@ -66,6 +66,13 @@ def test_a_rate_that_nginx_limits_is_429_with_seconds_to_wait(configured, api):
         assert int(answer.headers["retry-after"]) > 0
 
 
+def test_the_description_has_no_ranges(gateway):
+    whole = httpx.get(f"{gateway.url}/api/v1/openapi.json")
+    for range_ in ("bytes=99999999-", "bytes=0-9", "bytes=0-9,20-29"):
+        answer = httpx.get(f"{gateway.url}/api/v1/openapi.json", headers={"Range": range_})
+        assert (answer.status_code, answer.content) == (200, whole.content), range_
+
+
 def test_a_description_that_cannot_be_read_is_403(make_gateway, api):
     gateway = make_gateway()
     (gateway.dir / "openapi.json").chmod(0)
