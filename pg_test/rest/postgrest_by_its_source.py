@@ -2,8 +2,8 @@
 at hand does, or does at will. It calls the functions in a real database, in PostgREST's order, and makes of errors what
 PostgREST's Error.hs makes of them. What a test sets as `canned` is answered instead.
 
-The differences of 13 and 14 that the gateway can see: they send `Proxy-Status: PostgREST; error=<code>` with errors, and answer
-401 and not 400 where the role of a token does not exist.
+The gateway can see two differences of later versions. 13 and 14 send `Proxy-Status: PostgREST; error=<code>` with errors. If the
+role of a token does not exist, 13.0.1 and later answer 401; 12.2 and 13.0.0 answer 400.
 """
 
 import base64
