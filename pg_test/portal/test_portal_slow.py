@@ -25,6 +25,55 @@ def hold(portal, pattern):
     return held
 
 
+def refuse(request):
+    error = {"code": "UNAVAILABLE", "message": "the service is not available at the moment", "details": []}
+    request.fulfill(status=503, json={"success": False, "error": error})
+
+
+def wait_for_refreshes(portal, n):
+    for _ in range(n):
+        portal.page.wait_for_event("response", lambda it: it.url.endswith("/status"))
+
+
+# The chart
+
+
+@pytest.mark.parametrize("where", ["webhooks", "page"])
+def test_a_chart_that_is_slow_or_fails_holds_nothing_else_up(portal, api, webhook, where):
+    held = hold(portal, "/activity")
+    portal.sign_in(api)
+    expect(portal.link(webhook["url"])).to_be_visible()
+    if where == "page":
+        portal.go(webhook["id"])
+        portal.shows(webhook["url"])
+        expect(portal.fact("State")).to_contain_text("active")
+    wait_for_refreshes(portal, 1)
+    expect(portal.page.get_by_role("alert").filter(has_text="cannot be reached")).to_have_count(0)
+    panel = portal.page.get_by_role("region", name="Attempts of the last hour")
+    expect(panel.get_by_text(NOT_AVAILABLE)).to_have_count(0)
+    refuse(held[-1])
+    expect(panel.get_by_text(NOT_AVAILABLE)).to_be_visible()
+    expect(portal.page.get_by_role("alert").filter(has_text="cannot be reached")).to_have_count(0)
+
+
+def test_the_chart_is_asked_for_less_often_than_the_rest_and_comes_back(portal, api, webhook):
+    portal.page.clock.install()
+    asked = hold(portal, "/activity")
+    portal.sign_in(api)
+    wait_for_refreshes(portal, 1)
+    refuse(asked[0])
+    portal.page.unroute(re.compile("/activity"))
+    expect(portal.page.get_by_text(NOT_AVAILABLE)).to_be_visible()
+    charts = []
+    portal.page.on("request", lambda it: charts.append(it.url) if "/activity" in it.url else None)
+    for _ in range(3):
+        with portal.page.expect_response(lambda it: it.url.endswith("/status")):
+            portal.page.clock.run_for(5_000)
+    assert charts == []
+    portal.page.clock.run_for(30_000)
+    expect(portal.page.get_by_role("img", name=re.compile("Minute by minute"))).to_be_visible()
+
+
 # Times
 
 
