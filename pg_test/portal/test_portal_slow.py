@@ -88,3 +88,44 @@ def test_times_go_on_while_the_service_cannot_be_reached_and_in_a_dialog(signed_
             expect(signed_in.dialog).to_be_visible()
         for _ in range(2):
             expect(created).not_to_have_text(created.text_content())
+
+
+# What may have been done
+
+
+@pytest.mark.parametrize(("opener", "sender"), [("Retry all failed", "Retry them"), ("Replay", "Replay")])
+def test_a_replay_without_an_answer_in_time_may_have_been_done(signed_in, webhook, opener, sender):
+    signed_in.go(webhook["id"])
+    signed_in.page.evaluate(IMPATIENT)
+    hold(signed_in, "/replay$")
+    signed_in.press(opener)
+    signed_in.press_there(sender)
+    signed_in.complains("It may have been done")
+    expect(signed_in.dialog).to_have_count(0)
+    expect(signed_in.page.get_by_text("cannot be reached")).to_have_count(0)
+    wait_for_refreshes(signed_in, 2)
+    signed_in.complains("It may have been done")
+
+
+def test_a_replay_that_is_refused_says_so_in_its_dialog(signed_in, webhook):
+    signed_in.go(webhook["id"])
+    held = hold(signed_in, "/replay$")
+    signed_in.press("Retry all failed")
+    with signed_in.page.expect_request("**/replay"):
+        signed_in.press_there("Retry them")
+    refuse(held[0])
+    expect(signed_in.dialog.get_by_role("alert")).to_have_text("the service is not available at the moment")
+
+
+def test_all_that_has_failed_is_also_what_is_older_than_the_webhook(signed_in, api, receiver, webhook):
+    api.remember()
+    api.deliveries(webhook, 1)
+    receiver.answer("/younger", 500, 200)
+    younger = api.create(receiver.url("/younger"), ["memory.*"], retry_policy={"max_attempts": 1})
+    api.done(202, "POST", f"/api/v1/webhooks/{younger['id']}/replay", {"since": "1970-01-01T00:00:00Z"})
+    api.deliveries(younger, 1, "failed")
+    signed_in.go(younger["id"])
+    signed_in.press("Retry all failed")
+    signed_in.press_there("Retry them")
+    signed_in.says("1 event queued again")
+    api.deliveries(younger, 1)
