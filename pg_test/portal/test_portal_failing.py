@@ -138,15 +138,6 @@ def test_what_has_failed_is_retried_from_its_row(signed_in, api, receiver):
     expect(row).to_contain_text("delivered")
 
 
-def test_what_a_paused_webhook_holds_has_no_button_that_would_do_nothing(signed_in, api, refusing):
-    webhook, _ = refusing
-    signed_in.go(webhook["id"])
-    buttons = signed_in.rows("Deliveries").get_by_role("button")
-    expect(buttons).to_have_count(1)
-    signed_in.press("Pause")
-    expect(buttons).to_have_count(0)
-
-
 def test_all_that_has_failed_is_retried_after_a_question(signed_in, api, receiver):
     receiver.answer("/hook", 500, 500, 500, 200)
     webhook = api.create(receiver.url(), ["memory.*"], retry_policy={"max_attempts": 1})
