@@ -67,10 +67,11 @@ def test_an_endpoint_that_was_switched_off_says_so_and_what_it_answered(signed_i
 
 
 @pytest.mark.parametrize("where", ["webhooks", "page"])
-def test_the_chart_has_attempts_that_no_delivery_has_ended_with(signed_in, refusing, where):
+def test_the_chart_has_attempts_that_no_delivery_has_ended_with(portal, api, refusing, where):
+    portal.sign_in(api)
     if where == "page":
-        signed_in.go(refusing[0]["id"])
-    chart = signed_in.page.get_by_role("img", name=re.compile("0 succeeded.*2 failed.*0 delivered, 0 failed for good"))
+        portal.go(refusing[0]["id"])
+    chart = portal.page.get_by_role("img", name=re.compile("0 succeeded.*2 failed.*0 delivered, 0 failed for good"))
     expect(chart).to_be_visible()
     drawn = chart.locator("rect.failed title")
     assert sum(int(it.split()[-2]) for it in drawn.all_text_contents()) == 2
@@ -135,15 +136,6 @@ def test_what_has_failed_is_retried_from_its_row(signed_in, api, receiver):
     row = signed_in.rows("Deliveries")
     row.get_by_role("button", name=re.compile("^Retry memory.created")).click()
     expect(row).to_contain_text("delivered")
-
-
-def test_what_a_paused_webhook_holds_has_no_button_that_would_do_nothing(signed_in, api, refusing):
-    webhook, _ = refusing
-    signed_in.go(webhook["id"])
-    buttons = signed_in.rows("Deliveries").get_by_role("button")
-    expect(buttons).to_have_count(1)
-    signed_in.press("Pause")
-    expect(buttons).to_have_count(0)
 
 
 def test_all_that_has_failed_is_retried_after_a_question(signed_in, api, receiver):

@@ -67,6 +67,7 @@ def judged(portal):
 def test_every_view_looks_right_to_axe_and_to_every_screen(open_portal, api, busy, look):
     webhook, delivery, refusing = busy
     portal = open_portal(**LOOKS[look])
+    chart = portal.page.get_by_role("img", name=re.compile("^Minute by minute"))
 
     def view(name):
         judged(portal)
@@ -75,9 +76,11 @@ def test_every_view_looks_right_to_axe_and_to_every_screen(open_portal, api, bus
     view("sign-in")
     portal.sign_in(api)
     expect(portal.rows("All webhooks")).to_have_count(5)
+    expect(chart).to_be_visible()
     view("webhooks")
     portal.go(webhook["id"])
     portal.shows(webhook["url"])
+    expect(chart).to_be_visible()
     view("webhook")
     for button, name in (("Edit", "edit"), ("Rotate the secret", "rotate"), ("Replay", "replay"), ("Delete", "delete")):
         portal.press(button)
@@ -95,6 +98,7 @@ def test_every_view_looks_right_to_axe_and_to_every_screen(open_portal, api, bus
     view("delivery")
     portal.go(refusing["id"])
     expect(portal.rows("Deliveries").get_by_role("button")).to_be_visible()
+    expect(chart).to_be_visible()
     view("failing")
     portal.press("Retry all failed")
     view("retry-failed")

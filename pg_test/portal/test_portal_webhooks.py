@@ -115,23 +115,24 @@ def test_a_service_that_is_gone_for_a_while_is_told_and_what_was_shown_stays(mak
     portal.shows("This cannot be shown")
 
 
-def test_the_worker_and_the_last_hour_are_shown(signed_in, api, receiver, webhook):
+def test_the_worker_and_the_last_hour_are_shown(portal, api, receiver, webhook):
     receiver.answer("/broken", 500)
     broken = api.create(receiver.url("/broken"), ["memory.*"], retry_policy={"max_attempts": 1})
     api.remember(3)
     api.deliveries(webhook, 3)
     api.deliveries(broken, 3, "failed")
-    health = signed_in.page.get_by_role("group", name="Health")
+    portal.sign_in(api)
+    health = portal.page.get_by_role("group", name="Health")
     expect(health).to_contain_text("running")
     expect(health).to_contain_text("2 active")
-    chart = signed_in.page.get_by_role("img", name=re.compile("3 succeeded.*3 failed.*3 delivered, 3 failed for good"))
+    chart = portal.page.get_by_role("img", name=re.compile("3 succeeded.*3 failed.*3 delivered, 3 failed for good"))
     expect(chart).to_be_visible()
     succeeded = sum(int(it.split()[-2]) for it in chart.locator("rect.succeeded title").all_text_contents())
     failed = sum(int(it.split()[-2]) for it in chart.locator("rect.failed title").all_text_contents())
     assert (succeeded, failed) == (3, 3)
-    signed_in.page.get_by_text("As numbers").click()
+    portal.page.get_by_text("As numbers").click()
     numbers = re.compile(r"\d attempts succeeded, \d failed; \d deliveries delivered, \d failed for good")
-    expect(signed_in.page.get_by_role("listitem").first).to_contain_text(numbers)
+    expect(portal.page.get_by_role("listitem").first).to_contain_text(numbers)
 
 
 def test_a_worker_that_is_stopped_is_seen(gateway, signed_in):

@@ -12,6 +12,7 @@ from api import PASSWORD, Api, Gateway
 from postgrest_by_its_source import Postgrest
 from requests_as import SECRET
 from server import PRELOADED
+from signatures import jwt
 from standby import Standby
 from test_bad_input import REQUESTS, filled
 
@@ -57,6 +58,12 @@ def test_postgrest_judges_tokens_and_roles(api_by_source, canned):
         canned(status, code)
         for method, path, body in REQUESTS:
             api_by_source.refused(status, method, filled(path), body)
+
+
+def test_a_role_that_does_not_exist_is_503_where_postgrest_says_400(api_by_source):
+    """As 12.2 and 13.0.0 do, which the gateway cannot tell from an outage. Later versions say 401."""
+    token = jwt({"role": "dropped", "sub": api_by_source.owner}, SECRET)
+    is_an_outage(Api(api_by_source.gateway, api_by_source.owner, token), "GET", "/api/v1/webhooks")
 
 
 def test_a_body_that_http_cannot_tell_is_400(gateway, api):

@@ -310,6 +310,13 @@ def test_the_page_needs_no_key_and_may_load_nothing(gateway):
     assert " src=" not in page.text and " onclick=" not in page.text
 
 
+@pytest.mark.parametrize("query", ["utm_source=mail", "select=x&order=y&limit=0", "page_limit=1"])
+def test_the_page_is_the_same_whatever_query_string_comes_with_it(gateway, gateway_by_source, query):
+    for each in (gateway, gateway_by_source):
+        page, plain = (httpx.get(f"{each.url}/portal{rest}") for rest in (f"?{query}", ""))
+        assert (page.status_code, page.content) == (200, plain.content), page.text
+
+
 def test_the_page_says_in_which_characters_it_is(gateway_by_source, postgrest_by_its_source):
     """PostgREST sends a media type of our own without a charset."""
     postgrest_by_its_source.canned = (200, {"Content-Type": "text/html"}, "<!doctype html>ü".encode())
