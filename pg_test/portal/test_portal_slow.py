@@ -9,7 +9,8 @@ NOT_AVAILABLE = "The chart is not available at the moment."
 # Ends the wait for an answer to a replay after a moment, as the page does after half a minute.
 IMPATIENT = """() => {
   const before = window.fetch;
-  window.fetch = (url, options) => before(url, url.endsWith("/replay") ? { ...options, signal: AbortSignal.timeout(200) } : options);
+  const signal = () => ({ signal: AbortSignal.timeout(200) });
+  window.fetch = (url, options) => before(url, { ...options, ...(url.endsWith("/replay") ? signal() : {}) });
 }"""
 
 
