@@ -89,6 +89,8 @@ pub(crate) struct Slot {
     pub(crate) definitions: AtomicU64,
     /// When a transaction last committed rows of a dump, Unix milliseconds; of two in one, the second is a little later.
     pub(crate) restored: AtomicU64,
+    /// When webhooks were last among them.
+    pub(crate) webhooks_restored: AtomicU64,
     /// Requests under way.
     pub(crate) in_flight: AtomicU32,
     /// Delivery threads.
