@@ -600,7 +600,8 @@ def test_an_event_that_cannot_be_read_hides_no_other_delivery(make_server, make_
     db.emit(data={"object": "activity", "id": "damaged", "noise": secrets.token_hex(100_000)})
     db.emit(data={"object": "activity", "id": "whole"})
     db.settle()
-    file = server.data / db.one("SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'webhooks.event'::regclass")
+    path = db.one("SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'webhooks.event'::regclass")
+    file = server.data / path
     server.stop()
     file.write_bytes(bytes(file.stat().st_size))
     server.start()
