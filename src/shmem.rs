@@ -324,6 +324,8 @@ impl Slot {
         self.woken.store(false, Ordering::Release);
         self.truncated.store(0, Ordering::Release);
         self.sequence.store(0, Ordering::Release);
+        self.restored.store(0, Ordering::Release);
+        self.webhooks_restored.store(0, Ordering::Release);
         self.set_state(State::None);
         self.database.store(0, Ordering::Release);
     }

@@ -240,7 +240,8 @@ impl Worker {
         self.definitions.noted_ms = self.definitions.restored_ms;
         self.definitions.restored_ms = self.definitions.restored_ms.max(restored_ms);
         self.definitions.restore_began_ms = self.definitions.restored_ms;
-        self.definitions.webhooks_may_be_there = restored_ms == 0;
+        self.definitions.webhooks_may_be_there =
+            restored_ms == 0 && is_recent(self.definitions.noted_ms);
         self.definitions.seen = counted;
         self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
         if let (Some(changes), awaited) = changes {
