@@ -308,6 +308,18 @@ def test_figures_that_are_locked_while_a_dump_comes_hold_up_no_delivery(db, rece
     db.wait_until("SELECT total_attempts FROM webhooks.webhook_stats WHERE webhook_id = %s", 7, params=[uuid_of(webhook)])
 
 
+def test_what_waits_for_a_webhook_that_is_deleted_while_a_dump_comes_is_cancelled(db, receiver):
+    receiver.answer("/hook", 500)
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 100, "backoff_multiplier": 10})
+    db.emit()
+    db.wait_until("SELECT count(*) FROM webhooks.queue", 1)
+    bring(db, "webhook_stats", webhook_id=some_uuid(), total_attempts=1)
+    db.wait_until("SELECT restored_at IS NOT NULL FROM webhooks.worker_state")
+    db.one("SELECT webhooks.delete_webhook(%s)", webhook["id"])
+    db.wait_until("SELECT count(*) FROM webhooks.queue", 0)
+    assert db.one("SELECT state FROM webhooks.delivery") == "cancelled"
+
+
 @pytest.mark.parametrize("counted_before", [True, False])
 def test_a_webhook_that_failed_for_days_before_the_dump_goes_on_failing(db, receiver, counted_before):
     receiver.answer("/hook", 500)
