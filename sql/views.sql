@@ -294,7 +294,10 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
            w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)) AS disabled_reason,
        w.created_at,
        s.last_delivery,
-       CASE WHEN s.activation = w.activation THEN s.failing_since END AS failing_since,
+       CASE WHEN s.activation = w.activation THEN s.first_failed_at END AS failing_since,
+       CASE WHEN s.activation = w.activation THEN s.failed_attempts ELSE 0 END AS failed_attempts,
+       CASE WHEN s.activation = w.activation THEN s.last_status END AS last_status,
+       CASE WHEN s.activation = w.activation THEN webhooks.shown_error(s.last_error) END AS last_error,
        coalesce(s.total_attempts, 0) AS total_attempts,
        coalesce(s.successful_deliveries, 0) AS successful_deliveries,
        coalesce(s.failed_deliveries, 0) AS failed_deliveries
@@ -312,7 +315,10 @@ COMMENT ON COLUMN webhooks.webhooks.active IS 'Switched on, and not switched off
 COMMENT ON COLUMN webhooks.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
 COMMENT ON COLUMN webhooks.webhooks.created_at IS 'When it was created';
 COMMENT ON COLUMN webhooks.webhooks.last_delivery IS 'When the last delivery succeeded';
-COMMENT ON COLUMN webhooks.webhooks.failing_since IS 'When the first delivery failed that no success has followed';
+COMMENT ON COLUMN webhooks.webhooks.failing_since IS 'When the first attempt failed that no success has followed; NULL: it is not failing';
+COMMENT ON COLUMN webhooks.webhooks.failed_attempts IS 'Attempts that failed since the last success';
+COMMENT ON COLUMN webhooks.webhooks.last_status IS 'HTTP status of the last of them';
+COMMENT ON COLUMN webhooks.webhooks.last_error IS 'Why the last of them failed; administrators see the address that was refused';
 COMMENT ON COLUMN webhooks.webhooks.total_attempts IS 'Requests made';
 COMMENT ON COLUMN webhooks.webhooks.successful_deliveries IS 'Deliveries that ended delivered';
 COMMENT ON COLUMN webhooks.webhooks.failed_deliveries IS 'Deliveries that ended failed';

@@ -8,9 +8,12 @@ use pgrx::pg_sys;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use uuid::Uuid;
 use webhooks_deliver::{Phase, Progress};
+use webhooks_schedule::{Now, Pauses};
 
 /// Requests of all databases that can be shown at once.
 const PLACES: usize = 10_000;
+/// Looking for a place, which pauses when there was none: each look is at all of them.
+const LOOK: &str = "look";
 /// Instead of a place.
 const NONE: u32 = u32::MAX;
 
@@ -121,8 +124,8 @@ pub(crate) struct Shown {
     free: Vec<u32>,
     /// Place by token. Tokens are small numbers that are used again.
     of: Vec<u32>,
-    /// No place was free: there is no use in looking again before one of ours is.
-    full: bool,
+    /// No place was free a moment ago.
+    pauses: Pauses,
 }
 
 impl Shown {
@@ -132,7 +135,7 @@ impl Shown {
             database,
             free: Vec::new(),
             of: Vec::new(),
-            full: false,
+            pauses: Pauses::default(),
         }
     }
 
@@ -142,18 +145,18 @@ impl Shown {
         token: u64,
         webhook: Uuid,
         delivery: Uuid,
-        now_ms: i64,
+        now: Now,
     ) -> Progress {
         let Ok(token) = usize::try_from(token) else {
             return Progress::default();
         };
         let number = match self.free.pop() {
             Some(number) => number,
-            None if self.full => return Progress::default(),
+            None if self.pauses.left(LOOK, now.mono_ms) > 0 => return Progress::default(),
             None => match self.area.take(self.database) {
                 Some(number) => number,
                 None => {
-                    self.full = true;
+                    self.pauses.begin(LOOK, now.mono_ms);
                     return Progress::default();
                 }
             },
@@ -168,7 +171,7 @@ impl Shown {
         place.phase.store(Phase::Queued as u8, Ordering::Relaxed);
         store(webhook, &place.webhook);
         store(delivery, &place.delivery);
-        place.since_ms.store(now_ms.max(1), Ordering::Release);
+        place.since_ms.store(now.unix_ms.max(1), Ordering::Release);
         Progress::at(&place.phase)
     }
 

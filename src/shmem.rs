@@ -89,6 +89,8 @@ pub(crate) struct Slot {
     pub(crate) definitions: AtomicU64,
     /// When a transaction last committed rows of a dump, Unix milliseconds; of two in one, the second is a little later.
     pub(crate) restored: AtomicU64,
+    /// When webhooks were last among them.
+    pub(crate) webhooks_restored: AtomicU64,
     /// Requests under way.
     pub(crate) in_flight: AtomicU32,
     /// Delivery threads.
@@ -323,6 +325,7 @@ impl Slot {
         self.truncated.store(0, Ordering::Release);
         self.sequence.store(0, Ordering::Release);
         self.restored.store(0, Ordering::Release);
+        self.webhooks_restored.store(0, Ordering::Release);
         self.set_state(State::None);
         self.database.store(0, Ordering::Release);
     }

@@ -1,6 +1,7 @@
 """The log and what can be done with it: list_deliveries, get_delivery, retry_delivery, replay, send_test, the views."""
 
 import json
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -589,3 +590,22 @@ def test_all_that_waits_is_shown_and_found_quickly(db):
     # Whoever asks for what has ended does not work out what waits.
     plan = [row[0] for row in db.session.execute("EXPLAIN SELECT FROM webhooks.deliveries WHERE state = 'delivered'")]
     assert not any("undispatched" in line for line in plan)
+
+
+def test_an_event_that_cannot_be_read_hides_no_other_delivery(make_server, make_database, receiver):
+    """Its page was emptied by a bad disk: it is listed without the id of its object."""
+    server = make_server()
+    db = make_database(server=server)
+    webhook = db.create_webhook(receiver.url())
+    db.emit(data={"object": "activity", "id": "damaged", "noise": secrets.token_hex(100_000)})
+    db.emit(data={"object": "activity", "id": "whole"})
+    db.settle()
+    path = db.one("SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'webhooks.event'::regclass")
+    file = server.data / path
+    server.stop()
+    file.write_bytes(bytes(file.stat().st_size))
+    server.start()
+    db.reconnect()
+    listed = {it["id"]: it["data_id"] for it in db.one("SELECT webhooks.list_deliveries(%s)", webhook["id"])["deliveries"]}
+    assert set(listed) == {it["id"] for it in db.rows("SELECT id FROM webhooks.deliveries")}
+    assert sorted(listed.values(), key=str) == [None, "whole"]

@@ -1,6 +1,20 @@
 """Requests under way, as the view in_flight shows them."""
 
+import socket
+import time
+from contextlib import closing
+
+import pytest
 from receiver import Answer
+
+# In the whole server.
+PLACES = 10_000
+MANY = {
+    "webhooks.max_in_flight": str(PLACES),
+    "webhooks.concurrent_deliveries": "1000",
+    "webhooks.deliveries_per_minute": "0",
+    "webhooks.request_timeout": "60s",
+}
 
 
 def test_requests_under_way_are_shown_with_webhook_time_and_phase(db, receiver):
@@ -57,3 +71,29 @@ def test_no_tenant_sees_requests_and_no_database_those_of_another(db, make_datab
     reader = db.role()
     db.grant(reader, "read")
     assert len(db.rows("SELECT * FROM webhooks.in_flight", session=db.connect(user=reader))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.settings(MANY)
+def test_requests_are_shown_again_once_the_server_has_free_places(make_database, receiver):
+    receiver.answer("/hook", Answer(hold=receiver.gate()))
+    other, *crowds = [make_database() for _ in range(4)]
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=0)) as deaf:
+        for crowd in crowds:
+            # Endpoints that do not answer may have half of max_in_flight.
+            for _ in range(4):
+                crowd.create_webhook(f"http://127.0.0.1:{deaf.getsockname()[1]}/")
+            crowd.emit_many(1_000)
+            crowd.wait_until("SELECT in_flight FROM webhooks.status", 4_000, timeout=30)
+        assert sum(crowd.one("SELECT count(*) FROM webhooks.in_flight") for crowd in crowds) == PLACES
+        other.create_webhook(receiver.url())
+        other.emit()
+        receiver.wait_under_way(1, "/hook")
+        assert other.rows("SELECT * FROM webhooks.in_flight") == []
+        for crowd in crowds:
+            crowd.stop_worker()
+    # A request is shown from its beginning or not at all.
+    deadline = time.monotonic() + 10
+    while not other.rows("SELECT * FROM webhooks.in_flight"):
+        assert time.monotonic() < deadline
+        other.emit()

@@ -5,11 +5,14 @@ import random
 import time
 
 import pytest
+from database import some_uuid
 from lived_in import SETTINGS, LivedIn, figures
 from server import Server
 
 # A pause between two tables: long enough for the worker to notice what came, send it, and write down what became of it.
 PAUSE_SECONDS = 0.4
+# Longer than a worker waits for the next rows of a dump before it dispatches.
+QUIET_SECONDS = 1.5
 DUMPED = """
     SELECT c.relname FROM pg_extension e, unnest(e.extconfig) t JOIN pg_class c ON c.oid = t
      WHERE e.extname = 'webhooks' ORDER BY 1"""
@@ -117,6 +120,42 @@ def test_what_a_restore_brings_before_its_webhooks_is_kept_for_them(make_cluster
     db.start_worker()
     has_looked(db)
     assert db.row(query) == waiting and waiting["queue"] and waiting["outbox"]
+    then = contents(other, archive, lambda name: name == "webhook")
+    restore(db, archive, "--use-list", then)
+    restore(db, archive, "--section=post-data")
+    lived.assert_is_delivered(db)
+    lived.assert_goes_on(db)
+
+
+def test_what_a_restore_brings_waits_for_its_webhooks_although_there_are_others(make_cluster, make_database, dumped):
+    lived, archive, roles = dumped(make_cluster())
+    other = make_cluster()
+    db = begin_restore(archive, roles, other, make_database)
+    db.execute("SELECT webhooks.register_event_type('invoice.paid', 'here')")
+    # It is for one of the events that come, so that each of them is for this webhook or for none that is there.
+    db.create_webhook(lived.receiver.url("/other"), ["invoice.paid"])
+    first = contents(other, archive, lambda name: name != "webhook")
+    restore(db, archive, "--use-list", first)
+    query = "SELECT (SELECT count(*) FROM webhooks.queue) AS queue, (SELECT count(*) FROM webhooks.outbox) AS outbox"
+    waiting = db.row(query)
+    assert waiting["queue"] and waiting["outbox"]
+    time.sleep(QUIET_SECONDS)
+    # What is emitted here does not wait, in a subtransaction either.
+    db.emit("invoice.paid", {"object": "invoice", "id": "live"})
+    db.execute("""
+        DO $$ BEGIN
+            PERFORM webhooks.emit('invoice.paid', '{"object": "invoice", "id": "also live"}');
+        EXCEPTION WHEN others THEN RAISE;
+        END $$""")
+    requests = lived.receiver.wait(2, "/other")
+    assert {it.data["id"] for it in requests} == {"live", "also live"}
+    db.wait_until("SELECT count(*) FROM webhooks.outbox", waiting["outbox"])
+    # A worker that starts now looks at everything.
+    db.stop_worker()
+    db.start_worker()
+    has_looked(db)
+    time.sleep(QUIET_SECONDS)
+    assert db.row(query) == waiting
     then = contents(other, archive, lambda name: name == "webhook")
     restore(db, archive, "--use-list", then)
     restore(db, archive, "--section=post-data")
@@ -249,6 +288,36 @@ def test_restored_figures_are_added_to_what_the_worker_has_counted(db, receiver)
         "successful_deliveries": 102,
         "failed_deliveries": 10,
     }
+
+
+def test_figures_that_are_locked_while_a_dump_comes_hold_up_no_delivery(db, receiver):
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    db.wait_until("SELECT total_attempts FROM webhooks.webhook_stats", 1)
+    locker = db.connect()
+    locker.execute("BEGIN")
+    locker.execute("SELECT FROM webhooks.webhook_stats FOR UPDATE")
+    db.emit()
+    receiver.wait(2)
+    bring(db, "webhook_stats", webhook_id=some_uuid(), total_attempts=1)
+    db.wait_until("SELECT restored_at IS NOT NULL FROM webhooks.worker_state")
+    for count in range(3, 8):
+        db.emit()
+        receiver.wait(count)
+    locker.execute("COMMIT")
+    db.wait_until("SELECT total_attempts FROM webhooks.webhook_stats WHERE webhook_id = %s", 7, params=[uuid_of(webhook)])
+
+
+def test_what_waits_for_a_webhook_that_is_deleted_while_a_dump_comes_is_cancelled(db, receiver):
+    receiver.answer("/hook", 500)
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 100, "backoff_multiplier": 10})
+    db.emit()
+    db.wait_until("SELECT count(*) FROM webhooks.queue", 1)
+    bring(db, "webhook_stats", webhook_id=some_uuid(), total_attempts=1)
+    db.wait_until("SELECT restored_at IS NOT NULL FROM webhooks.worker_state")
+    db.one("SELECT webhooks.delete_webhook(%s)", webhook["id"])
+    db.wait_until("SELECT count(*) FROM webhooks.queue", 0)
+    assert db.one("SELECT state FROM webhooks.delivery") == "cancelled"
 
 
 @pytest.mark.parametrize("counted_before", [True, False])

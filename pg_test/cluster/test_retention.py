@@ -1,6 +1,8 @@
 """Retention removes as fast as events come, and never what somebody needs."""
 
 import contextlib
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -18,16 +20,18 @@ EVENTS, EVENTS_A_SECOND = 40_000, 20_000
 
 def fill(db, events):
     """Old events, each with a delivery that has ended: those that come by themselves would take longer to come than to go."""
-    with as_our_own(db):
+    with as_our_own(db, "event"):
         insert_old(db, events)
 
 
 @contextlib.contextmanager
-def as_our_own(db):
+def as_our_own(db, *tables):
     """Rows that a session inserts by itself are taken for those of a dump, for which events are kept."""
-    db.execute("ALTER TABLE webhooks.event DISABLE TRIGGER restored")
+    for table in tables:
+        db.execute(f"ALTER TABLE webhooks.{table} DISABLE TRIGGER restored")
     yield
-    db.execute("ALTER TABLE webhooks.event ENABLE ALWAYS TRIGGER restored")
+    for table in tables:
+        db.execute(f"ALTER TABLE webhooks.{table} ENABLE ALWAYS TRIGGER restored")
 
 
 def insert_old(db, events):
@@ -170,3 +174,49 @@ def test_a_restore_into_a_database_that_is_gone_keeps_nothing_in_the_next(db, ma
     fresh.emit()
     fresh.wait_for_states(webhook, delivered=1)
     fresh.wait_until("SELECT count(*) FROM webhooks.event", 0, timeout=30)
+
+
+@contextlib.contextmanager
+def stopped_between_steps(db, worker):
+    """Stops the worker where it has looked at the first blocks of the outbox, and is in no transaction."""
+    activity = "SELECT query = 'retention' AND state = 'idle' FROM pg_stat_activity WHERE pid = %s"
+    deadline = time.monotonic() + 20
+    try:
+        while True:
+            assert time.monotonic() < deadline
+            if db.one(activity, worker):
+                os.kill(worker, signal.SIGSTOP)
+                if db.one(activity, worker):
+                    break
+                os.kill(worker, signal.SIGCONT)
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.slow
+@RETENTION
+def test_an_outbox_that_is_rewritten_while_it_is_looked_through_keeps_its_events(db):
+    """VACUUM FULL moves a row from the end of the outbox to its beginning, where retention has been."""
+    db.create_webhook(NOWHERE)
+    db.stop_worker()
+    session = db.connect()
+    session.execute("BEGIN")
+    session.execute("INSERT INTO webhooks.outbox (id) SELECT gen_random_uuid() FROM generate_series(1, 600000)")
+    session.execute("ROLLBACK")
+    event = "01900000-0000-7000-8000-000000000001"
+    with as_our_own(db, "event", "outbox", "set_aside"):
+        columns = "(id, created_at, type, data) VALUES (%s, '2024-01-01', 'user.activity', '{}')"
+        db.execute(f"INSERT INTO webhooks.event {columns}", event)
+        db.execute("INSERT INTO webhooks.outbox (id) VALUES (%s)", event)
+        # It stays in the outbox.
+        db.execute("INSERT INTO webhooks.set_aside (id, stage, error) VALUES (%s, 'dispatch', 'damaged')", event)
+    before = db.one("SELECT pg_relation_size('webhooks.outbox')")
+    pid = db.start_worker()
+    with stopped_between_steps(db, pid):
+        db.execute("VACUUM FULL webhooks.outbox")
+    assert db.one("SELECT pg_relation_size('webhooks.outbox')") < before
+    fill(db, 1)
+    # A pass goes through, and finds what may go.
+    db.wait_until("SELECT count(*) FROM webhooks.event", 1, timeout=30)
+    assert db.one("SELECT id::text FROM webhooks.event") == event

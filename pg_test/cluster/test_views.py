@@ -30,6 +30,21 @@ def test_webhooks_are_shown_to_people_without_secrets(db, receiver):
     db.fails("SELECT * FROM webhooks.webhooks", state="42501", hint=False, session=db.as_owner("bob"))
 
 
+def test_a_webhook_fails_since_its_first_failed_attempt(db, receiver):
+    """Whoever asks is told the same, long before the first delivery has used its last attempt."""
+    receiver.answer("/hook", 500)
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 100, "backoff_multiplier": 10})
+    query = """
+        SELECT webhooks.format_time(failing_since) AS since, failed_attempts AS attempts, last_status, last_error
+          FROM webhooks.webhooks"""
+    assert list(db.row(query).values()) == [None, 0, None, None]
+    db.emit()
+    db.wait_until("SELECT total_attempts FROM webhooks.webhooks", lambda attempts: attempts > 0)
+    failing = db.get_webhook(webhook)["failing"]
+    shown = db.row(query)
+    assert shown == failing and failing["since"] is not None and failing["last_status"] == 500
+
+
 def test_what_is_not_for_people_says_so(shared_db):
     """Every function and view of the schema is in the README, or its comment says that it is not for people."""
     described = shared_db.rows("""

@@ -47,7 +47,7 @@ pub unsafe extern "C-unwind" fn webhook_changed(fcinfo: pg_sys::FunctionCallInfo
     subscribers::invalidate();
     wake::definitions_at_commit();
     if inserted && !sql::is_running() {
-        wake::restored_at_commit();
+        wake::webhooks_restored_at_commit();
     }
     pg_sys::Datum::from(0)
 }

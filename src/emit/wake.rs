@@ -12,6 +12,7 @@ static REGISTERED: AtomicBool = AtomicBool::new(false);
 static EVENTS: AtomicBool = AtomicBool::new(false);
 static DEFINITIONS: AtomicBool = AtomicBool::new(false);
 static RESTORED: AtomicBool = AtomicBool::new(false);
+static WEBHOOKS_RESTORED: AtomicBool = AtomicBool::new(false);
 static DROPPING: AtomicU32 = AtomicU32::new(0);
 static ALTERED: AtomicBool = AtomicBool::new(false);
 
@@ -31,6 +32,12 @@ pub(crate) fn definitions_at_commit() {
 pub(crate) fn restored_at_commit() {
     RESTORED.store(true, Ordering::Relaxed);
     definitions_at_commit();
+}
+
+/// Among those rows are webhooks.
+pub(crate) fn webhooks_restored_at_commit() {
+    WEBHOOKS_RESTORED.store(true, Ordering::Relaxed);
+    restored_at_commit();
 }
 
 /// This transaction has changed a database, or the version of the extension in this one.
@@ -66,8 +73,12 @@ fn register() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
-    use pg_sys::XactEvent::{XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PREPARE};
+    use pg_sys::XactEvent::{
+        XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PREPARE,
+    };
     match event {
+        // Nobody sees rows of a dump before it is known that there are any.
+        XACT_EVENT_PRE_COMMIT => note_restored(),
         XACT_EVENT_COMMIT => {
             drop_is_over();
             if ALTERED.swap(false, Ordering::Relaxed)
@@ -75,16 +86,9 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
             {
                 shared.altered();
             }
-            if RESTORED.swap(false, Ordering::Relaxed)
-                && let Some(slot) = own_slot()
-            {
-                let now = u64::try_from(clock::unix_ms()).unwrap_or(0);
-                let later = |before: u64| Some(now.max(before + 1));
-                // Cannot fail: there is always a later one.
-                let _ = slot
-                    .restored
-                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
-            }
+            note_restored();
+            RESTORED.store(false, Ordering::Relaxed);
+            WEBHOOKS_RESTORED.store(false, Ordering::Relaxed);
             let definitions = DEFINITIONS.swap(false, Ordering::Relaxed);
             if (EVENTS.swap(false, Ordering::Relaxed) || definitions)
                 && let Some(shared) = shmem::shared()
@@ -97,11 +101,31 @@ unsafe extern "C-unwind" fn at_end(event: pg_sys::XactEvent::Type, _arg: *mut st
             EVENTS.store(false, Ordering::Relaxed);
             DEFINITIONS.store(false, Ordering::Relaxed);
             RESTORED.store(false, Ordering::Relaxed);
+            WEBHOOKS_RESTORED.store(false, Ordering::Relaxed);
             ALTERED.store(false, Ordering::Relaxed);
             drop_is_over();
         }
         _ => {}
     }
+}
+
+/// Notes that rows of a dump are there, if this transaction has brought some.
+fn note_restored() {
+    if !RESTORED.load(Ordering::Relaxed) {
+        return;
+    }
+    let Some(slot) = own_slot() else {
+        return;
+    };
+    let now = u64::try_from(clock::unix_ms()).unwrap_or(0);
+    if WEBHOOKS_RESTORED.load(Ordering::Relaxed) {
+        slot.webhooks_restored.store(now, Ordering::Release);
+    }
+    let later = |before: u64| Some(now.max(before + 1));
+    // Cannot fail: there is always a later one.
+    let _ = slot
+        .restored
+        .fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
 }
 
 /// The slot of this database, taken now if it has none.

@@ -71,12 +71,20 @@ pub(super) struct Definitions {
     pub(super) restoring_until_ms: u64,
     /// When rows of a dump last came that were looked at, Unix milliseconds; 0: never.
     restored_ms: u64,
+    /// When the first rows came of the restore that may be going on, Unix milliseconds.
+    restore_began_ms: u64,
+    /// What of that the database remembers.
+    noted_ms: u64,
+    /// The server was restarted since: whether webhooks have come is not known.
+    webhooks_may_be_there: bool,
     /// When they were looked at, monotonic milliseconds.
     followed_ms: u64,
     /// Until then, monotonic milliseconds, more webhooks may come with a dump that brings each by itself; 0: there is no
     /// such time.
     quiet_until_ms: u64,
-    /// Figures in the tables have been merged with those of a dump: memory is to follow them.
+    /// Figures may have come with a dump, and memory is to follow the tables once its own are there too.
+    to_merge: bool,
+    /// They are.
     merged: bool,
     /// Webhooks whose rows cannot be read, and the reason that the log tells already.
     told: HashMap<Uuid, String>,
@@ -136,9 +144,31 @@ impl Definitions {
     }
 
     /// Whether a restore may be going on, so that what seems to be of no use may be needed by rows that are yet to come.
-    pub(super) fn is_restoring(&self) -> bool {
-        let now = u64::try_from(clock::unix_ms()).unwrap_or(0);
-        now < self.restored_ms.saturating_add(RESTORING_MS)
+    /// In a transaction that sees a row of a dump it is known that there is one.
+    pub(super) fn is_restoring(&self, slot: &Slot) -> bool {
+        is_recent(self.restored_ms.max(slot.restored.load(Ordering::Acquire)))
+    }
+
+    /// Whether webhooks have come with the dump. One COPY brings them all.
+    fn webhooks_have_come(&self, slot: &Slot) -> bool {
+        self.webhooks_may_be_there || is_recent(slot.webhooks_restored.load(Ordering::Acquire))
+    }
+
+    /// Whether a row of the outbox is left where it is for now, since a dump has brought it and may bring webhooks yet that
+    /// it is for. `some`: it is for a webhook that is there.
+    ///
+    /// A dump was made before it is restored, and its rows bear the numbers of other transactions than those that bring
+    /// them. (So do rows of subtransactions, of which those are dispatched that are younger than the restore.)
+    pub(super) fn leaves(&self, row: Uuid, brought: bool, some: bool, slot: &Slot) -> bool {
+        if !brought || !self.is_restoring(slot) {
+            return false;
+        }
+        let old = if is_recent(self.restored_ms) {
+            row < id::floor_of(self.restore_began_ms.saturating_add(1))
+        } else {
+            true
+        };
+        old && !(some && self.webhooks_have_come(slot))
     }
 
     /// Whether that time has just ended.
@@ -160,6 +190,12 @@ impl Definitions {
 /// milliseconds.
 pub(super) fn old_before() -> i64 {
     clock::unix_ms() - NEW_MS
+}
+
+/// Whether a restore that brought rows then may be going on. Unix milliseconds.
+fn is_recent(restored_ms: u64) -> bool {
+    let now = u64::try_from(clock::unix_ms()).unwrap_or(0);
+    now < restored_ms.saturating_add(RESTORING_MS)
 }
 
 /// Those of these webhooks that have rows in the queue.
@@ -201,7 +237,11 @@ impl Worker {
                 (changes, awaited)
             })
         })?;
+        self.definitions.noted_ms = self.definitions.restored_ms;
         self.definitions.restored_ms = self.definitions.restored_ms.max(restored_ms);
+        self.definitions.restore_began_ms = self.definitions.restored_ms;
+        self.definitions.webhooks_may_be_there =
+            restored_ms == 0 && is_recent(self.definitions.noted_ms);
         self.definitions.seen = counted;
         self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
         if let (Some(changes), awaited) = changes {
@@ -250,7 +290,7 @@ impl Worker {
             } else if self.definitions.quiet_until_ms != 0 {
                 self.look_at(self.definitions.quiet_until_ms);
             }
-            return;
+            return self.note_restore();
         }
         // A dump may bring each row by a transaction of its own.
         self.definitions.quiet_until_ms = now + QUIET_MS;
@@ -260,26 +300,56 @@ impl Worker {
             return;
         }
         self.definitions.followed_ms = now;
-        // Then the tables have all figures, and memory may take them from there.
-        self.write_stats();
-        if self.scheduler.has_stats() {
-            return;
-        }
-        let noted = transaction(c"restored", Isolation::ReadCommitted, || {
-            sql::connect(|spi| {
-                let at = i64::try_from(restored_ms).unwrap_or(i64::MAX);
-                spi.write(&NOTE_RESTORED, &[sql::time(at)]).len()
-            })
-        });
-        if let Err(error) = noted.and_then(|_| self.load_set_aside()) {
-            return self.rolled_back(super::DISPATCH, "restored", &error);
+        if !is_recent(self.definitions.restored_ms) {
+            self.definitions.restore_began_ms = restored_ms;
+            self.definitions.webhooks_may_be_there = false;
         }
         self.definitions.restored_ms = restored_ms;
         self.definitions.restoring_until_ms = clock::mono_ms() + RESTORING_MS;
-        self.definitions.merged = true;
+        self.definitions.to_merge = true;
+        self.note_restore();
+        if let Err(error) = self.load_set_aside() {
+            self.rolled_back(super::UPKEEP, "rows set aside", &error);
+        }
         self.definitions.forget_versions();
         self.read_all_again();
         self.reread_restored();
+    }
+
+    /// Writes down that a restore may be going on, and takes over the figures that it has brought: nothing else waits if
+    /// somebody locks their rows.
+    fn note_restore(&mut self) {
+        let to_note = self.definitions.noted_ms < self.definitions.restored_ms;
+        if !to_note && !self.definitions.to_merge {
+            return;
+        }
+        let now = clock::mono_ms();
+        let pause = self.pauses.left(super::STATISTICS, now);
+        if pause > 0 {
+            return self.look_at(now + pause);
+        }
+        if to_note {
+            let restored_ms = self.definitions.restored_ms;
+            let noted = transaction(c"restored", Isolation::ReadCommitted, || {
+                sql::connect(|spi| {
+                    let at = i64::try_from(restored_ms).unwrap_or(i64::MAX);
+                    spi.write(&NOTE_RESTORED, &[sql::time(at)]).len()
+                })
+            });
+            if let Err(error) = noted {
+                return self.rolled_back(super::STATISTICS, "restored", &error);
+            }
+            self.definitions.noted_ms = restored_ms;
+        }
+        if self.definitions.to_merge {
+            // Then the tables have all figures, and memory may take them from there.
+            self.write_stats();
+            if !self.scheduler.has_stats() {
+                self.definitions.to_merge = false;
+                self.definitions.merged = true;
+                self.definitions.forget_versions();
+            }
+        }
     }
 
     /// Has the outbox looked at then, if nothing wakes the worker before.

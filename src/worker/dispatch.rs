@@ -408,10 +408,16 @@ impl Worker {
         if matches!(it.what, What::Incomplete) || self.scheduler.dispatched(it.key.id) {
             return;
         }
+        let brought = it.written_by != it.xid as u32;
+        let leaves = |worker: &Self, some| {
+            let slot = worker.slot;
+            worker.definitions.leaves(it.key.id, brought, some, slot)
+        };
         let mut chosen = Vec::new();
         let event = match it.what {
             What::Told(command, webhook) => {
                 match command {
+                    _ if !self.scheduler.knows(webhook) && leaves(self, false) => return,
                     _ if !self.scheduler.knows(webhook) => {
                         // By a transaction that did not see the deletion.
                         self.upkeep.cancel(webhook);
@@ -444,6 +450,9 @@ impl Worker {
                     next_xid,
                 };
                 self.scheduler.recipients(&addressed, &mut chosen);
+                if leaves(self, !chosen.is_empty()) {
+                    return;
+                }
                 let scheduler = &self.scheduler;
                 let waits = |&index| !scheduler.waits_for_nothing(index, &event.event_type);
                 if ahead && !chosen.is_empty() && chosen.iter().all(waits) {

@@ -394,7 +394,7 @@ impl Worker {
                         claim.token,
                         claim.target.webhook,
                         claim.delivery,
-                        clock::unix_ms(),
+                        clock::now(),
                     ),
                     token: claim.token,
                     event: claim.event,

@@ -47,6 +47,11 @@ static OUTBOX_SIZE: Statement = Statement::new(
              pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())",
     &[],
 );
+/// Which file the rows are in: another one after VACUUM FULL, CLUSTER and TRUNCATE.
+static OUTBOX_FILE: Statement = Statement::new(
+    c"SELECT pg_catalog.pg_relation_filenode('webhooks.outbox'::pg_catalog.regclass)",
+    &[],
+);
 /// Old events in some blocks of the outbox, which has no index on ids.
 static OUTBOX: Statement = Statement::new(
     c"SELECT id FROM webhooks.outbox
@@ -109,6 +114,8 @@ struct Waiting {
     events: HashSet<Uuid>,
     /// The next block to look at, and how many there are.
     blocks: (i64, i64),
+    /// The file that these blocks are of.
+    file: Option<pg_sys::Oid>,
     /// Transactions below this one had ended when the look began: what they wrote into the outbox is among `events`.
     ended_below: u64,
 }
@@ -310,6 +317,7 @@ impl Waiting {
         Self {
             events: HashSet::new(),
             blocks: (0, rows.get(0, 1).unwrap_or(0)),
+            file: file(spi),
             ended_below: rows.xid8(0, 2).unwrap_or(0),
         }
     }
@@ -327,6 +335,12 @@ impl Waiting {
         );
         self.events
             .extend((0..rows.len()).filter_map(|row| rows.uuid(row, 1)));
+        // Reading has locked it until the transaction ends.
+        if file(spi) != self.file {
+            // Rows of these blocks may be among those that were looked at before.
+            *self = Self::new(spi);
+            return true;
+        }
         self.blocks.0 = until;
         until < end
     }
@@ -336,6 +350,10 @@ impl Waiting {
         let ended = writer.is_some_and(|xid| latest_of(xid, to_come) < self.ended_below);
         !ended || self.events.contains(&event)
     }
+}
+
+fn file(spi: &Connection) -> Option<pg_sys::Oid> {
+    spi.read(&OUTBOX_FILE, &[]).get(0, 1)
 }
 
 /// The column of the id in a page.

@@ -36,6 +36,10 @@ static CANCEL: Statement = Statement::new(
       ON CONFLICT (id) DO NOTHING",
     &[pg_sys::UUIDOID, pg_sys::INT8OID],
 );
+static IS_DELETED: Statement = Statement::new(
+    c"SELECT EXISTS (SELECT FROM webhooks.deleted_webhook WHERE id = $1)",
+    &[pg_sys::UUIDOID],
+);
 static FORGET_WEBHOOK: Statement = Statement::new(
     c"WITH stats AS (DELETE FROM webhooks.webhook_stats WHERE webhook_id = $1)
       DELETE FROM webhooks.disabled WHERE webhook_id = $1",
@@ -122,6 +126,11 @@ impl Worker {
     fn cancel_step(&mut self, webhook: Uuid) {
         let done = transaction(c"cancel", Isolation::ReadCommitted, || {
             sql::connect(|spi| {
+                let deleted = || spi.read(&IS_DELETED, &[sql::uuid(webhook)]).get(0, 1);
+                // A webhook that a dump may bring yet is none that was deleted.
+                if self.definitions.is_restoring(self.slot) && deleted() != Some(true) {
+                    return 0;
+                }
                 let moved = spi
                     .write(&CANCEL, &[sql::uuid(webhook), sql::arg(STEP)])
                     .len();
@@ -147,9 +156,9 @@ impl Worker {
         let Some(mut pass) = self.upkeep.pass.take() else {
             return;
         };
-        // A dump may bring what needs them.
-        let keep_events = self.definitions.is_restoring();
         let done = transaction(c"retention", Isolation::RepeatableRead, || {
+            // A dump may bring what needs them. Asked under the snapshot, which sees no row of one that is not known.
+            let keep_events = self.definitions.is_restoring(self.slot);
             sql::connect(|spi| pass.step(spi, keep_events))
         });
         match done {
