@@ -24,7 +24,7 @@ use webhooks_schedule::{Addressed, Hurried, OutboxKey, Position, Snapshot, Stret
 
 /// Rows read at once, at most: their data are all in memory together.
 const READ: usize = 256;
-/// And about how many bytes of data, judged by the rows before.
+/// How many bytes of data are read at once: a page ends with the row that reaches this.
 const READ_BYTES: usize = 2 << 20;
 /// Rows looked at ahead at once, at most: as many as are written between two looks. Few of them are taken.
 const LOOK_AHEAD: usize = 2_048;
@@ -34,7 +34,8 @@ const STATEMENT_ROWS: usize = 16;
 static SNAPSHOT: Statement = Statement::new(c"SELECT pg_catalog.pg_current_snapshot()::text", &[]);
 static READ_OUTBOX: Statement = Statement::new(
     c"SELECT o.ctid, o.xid, o.id, o.command, o.webhook_id,
-             e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject, o.written_by
+             e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject, o.written_by,
+             pg_catalog.octet_length(e.data), pg_catalog.octet_length(e.subject)
         FROM (SELECT o.ctid, o.xmin AS written_by, o.* FROM webhooks.outbox o
                WHERE (o.xid, o.id) > ($1, $2) AND o.xid <= $3 AND o.id <> ALL ($5)
                ORDER BY o.xid, o.id
@@ -104,6 +105,9 @@ struct Read {
     position: Position,
     durable_below: Option<u64>,
 }
+
+/// A page that was asked for: from which stretch, and how many rows.
+type Page = (Stretch, usize);
 
 /// What a transaction is to read.
 #[derive(Clone, Copy)]
@@ -179,8 +183,9 @@ impl Worker {
                 return;
             }
             let began = clock::mono_ms();
+            let mut asked = Vec::new();
             let read = transaction(c"dispatch", Isolation::RepeatableRead, || {
-                sql::connect(|spi| self.read(spi, wish))
+                sql::connect(|spi| self.read(spi, wish, &mut asked))
             });
             match read {
                 Ok(read) => {
@@ -193,10 +198,12 @@ impl Worker {
                     self.slot.woken.store(true, Ordering::Release);
                     Definitions::look_again();
                     if self.set_aside_unreadable(DISPATCH, &error, |worker, spi| {
-                        worker.look_into_outbox(spi, wish)
+                        worker.look_into_outbox(spi, &asked)
                     }) {
                         continue;
                     }
+                    // What is read in order does not wait for what is not.
+                    self.looked_ahead_ms = clock::mono_ms() + POLL_MS;
                     self.rolled_back(DISPATCH, "dispatch", &error);
                     return;
                 }
@@ -235,7 +242,8 @@ impl Worker {
         self.affordable(LOOK_AHEAD)
     }
 
-    fn read(&self, spi: &Connection, wish: Wish) -> Read {
+    /// Reads what is wished for, and notes the pages that it asks for.
+    fn read(&self, spi: &Connection, wish: Wish, asked: &mut Vec<Page>) -> Read {
         let mut position = self.position.clone();
         let mut durable_below = self.durable_below;
         if wish.snapshot {
@@ -257,10 +265,11 @@ impl Worker {
         } else {
             if let Some(stretch) = position.next().filter(|_| wish.rows > 0) {
                 let to;
-                (found, to) = self.read_stretch(spi, stretch, wish.rows);
+                let bytes = &mut { READ_BYTES };
+                (found, to) = self.read_stretch(spi, stretch, wish.rows, bytes, asked);
                 position.read_to(to);
             }
-            ahead = self.read_ahead(spi, &mut position, wish.ahead);
+            ahead = self.read_ahead(spi, &mut position, wish.ahead, asked);
             make_durable(&found, durable_below);
             make_durable(&ahead, durable_below);
         }
@@ -275,13 +284,20 @@ impl Worker {
     }
 
     /// Rows that became visible after those that are still to be read in order, of the newest first.
-    fn read_ahead(&self, spi: &Connection, position: &mut Position, rows: usize) -> Vec<Found> {
+    fn read_ahead(
+        &self,
+        spi: &Connection,
+        position: &mut Position,
+        rows: usize,
+        asked: &mut Vec<Page>,
+    ) -> Vec<Found> {
         let mut found = Vec::new();
-        let mut left = rows;
+        let (mut left, mut bytes) = (rows, READ_BYTES);
         while left > 0
+            && bytes > 0
             && let Some(stretch) = position.next_ahead()
         {
-            let (page, to) = self.read_stretch(spi, stretch, left);
+            let (page, to) = self.read_stretch(spi, stretch, left, &mut bytes, asked);
             let key = |it: &Found| (it.xid, it.key.id);
             position.looked_to(to.and_then(|last| Some((key(page.first()?), last))));
             left = left.saturating_sub(page.len() + STATEMENT_ROWS);
@@ -290,23 +306,11 @@ impl Worker {
         found
     }
 
-    /// The rows that the next read would bring.
-    fn look_into_outbox(&self, spi: &Connection, wish: Wish) -> Vec<Suspect> {
-        let mut position = self.position.clone();
-        let text: Option<String> = spi.read(&SNAPSHOT, &[]).get(0, 1);
-        if let Some(snapshot) = text
-            .as_deref()
-            .and_then(Snapshot::parse)
-            .filter(|_| wish.snapshot)
-        {
-            position.advance(snapshot);
-        }
-        let in_order = position.next().map(|it| (it, wish.rows));
-        let ahead = position.next_ahead().map(|it| (it, wish.ahead));
-        [in_order, ahead]
-            .into_iter()
-            .flatten()
-            .flat_map(|(stretch, rows)| {
+    /// The rows of these pages.
+    fn look_into_outbox(&self, spi: &Connection, pages: &[Page]) -> Vec<Suspect> {
+        pages
+            .iter()
+            .flat_map(|&(stretch, rows)| {
                 suspects(&spi.read(&LOOK_INTO_OUTBOX, &self.stretch(stretch, rows)))
             })
             .collect()
@@ -324,15 +328,27 @@ impl Worker {
         ]
     }
 
+    /// Reads a page of a stretch: at most `limit` rows, until their data reach `bytes`, of which they are taken. Data that
+    /// are compressed or out of line are measured without being read. The key is that of the last row, if more may follow.
     fn read_stretch(
         &self,
         spi: &Connection,
         stretch: Stretch,
         limit: usize,
+        bytes: &mut usize,
+        asked: &mut Vec<Page>,
     ) -> (Vec<Found>, Option<(u64, Uuid)>) {
+        asked.push((stretch, limit));
         let rows = spi.read(&READ_OUTBOX, &self.stretch(stretch, limit));
         let mut found = Vec::with_capacity(rows.len());
+        let mut full = rows.len() >= limit;
         for row in 0..rows.len() {
+            if *bytes == 0 {
+                full = true;
+                break;
+            }
+            let size = |column| rows.get::<i32>(row, column).unwrap_or(0).unsigned_abs() as usize;
+            *bytes = bytes.saturating_sub(size(14) + size(15));
             let (Some(place), Some(xid), Some(id)) = (
                 rows.get::<pg_sys::ItemPointerData>(row, 1),
                 rows.xid8(row, 2),
@@ -356,12 +372,8 @@ impl Worker {
                 what,
             });
         }
-        let to = if rows.len() < limit {
-            None
-        } else {
-            found.last().map(|it| (it.xid, it.key.id))
-        };
-        (found, to)
+        let last = found.last().map(|it: &Found| (it.xid, it.key.id));
+        (found, last.filter(|_| full))
     }
 
     fn read_event(rows: &sql::Rows<'_>, row: usize, id: Uuid) -> Option<What> {
