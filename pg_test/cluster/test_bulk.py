@@ -276,3 +276,17 @@ def test_a_damaged_event_among_those_looked_at_ahead_is_set_aside(bulk):
     assert db.one("SELECT count(*) FROM webhooks.outbox") > 256, "the damaged one was not read in its turn"
     db.wait_until("SELECT array_agg(stage) FROM webhooks.set_aside", ["dispatch"])
     bulk.other_is_prompt(PROBES // 3)
+
+
+def test_ten_webhooks_that_wait_for_their_limit(bulk):
+    """More is queued for them than is written in one turn of the worker, which has more to do meanwhile."""
+    for _ in range(9):
+        bulk.db.create_webhook(bulk.receiver.url("/bulk"), [BULK])
+    bulk.db.emit_many(1_000)
+    bulk.receiver.wait(1 + 9 * AT_LEAST, "/bulk", timeout=60)
+    bulk.db.emit_many(ROWS)
+    bulk.waiting(5_000)
+    bulk.other_is_prompt(PROBES)
+    bulk.retry_of_the_other_is_prompt()
+    left = bulk.db.one("SELECT count(*) FROM webhooks.outbox")
+    assert left > 1_000, "all the bulk was queued by then: nothing was shown"

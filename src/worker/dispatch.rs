@@ -8,9 +8,7 @@
 
 use super::definitions::{self, Changes, Definitions};
 use super::unreadable::{Suspect, suspects};
-use super::{
-    DISPATCH, LOOK_AHEAD_MS, POLL_MS, SWEEP_MS, SWEEP_SHARE, UNWRITTEN_MOST, UPKEEP, Worker,
-};
+use super::{DISPATCH, LOOK_AHEAD_MS, POLL_MS, SETTLE_ROWS, SWEEP_MS, SWEEP_SHARE, UPKEEP, Worker};
 use crate::emit::store::Command;
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
@@ -176,7 +174,7 @@ impl Worker {
             let counted = self.slot.definitions.load(Ordering::Acquire);
             let wish = Wish {
                 snapshot: !begun,
-                rows: self.room().min(self.affordable(READ)),
+                rows: self.rows_in_order(),
                 ahead: self.rows_ahead(),
             };
             if begun && (wish.rows == 0 || !self.position.has_more()) {
@@ -226,11 +224,17 @@ impl Worker {
         }
     }
 
+    /// How many rows may be read in order now.
+    fn rows_in_order(&self) -> usize {
+        let writable = (2 * SETTLE_ROWS / self.event_rows.max(1)).max(1);
+        self.room().min(self.affordable(READ)).min(writable)
+    }
+
     /// How many rows may be looked at ahead now. If there is no room for them, some is made.
     fn rows_ahead(&mut self) -> usize {
         let now = clock::now();
         let due = now.mono_ms >= self.looked_ahead_ms + LOOK_AHEAD_MS;
-        if !due || self.unwritten() >= UNWRITTEN_MOST {
+        if !due || !self.may_look_ahead() {
             return 0;
         }
         if self.scheduler.room_ahead() == 0 {
@@ -406,9 +410,12 @@ impl Worker {
         }
         let bytes = read.found.iter().map(Found::bytes).sum::<usize>();
         self.learn_size(bytes, read.found.len());
+        let (events, rows) = (read.found.len(), self.scheduler.unit_rows());
         for it in read.found {
             self.take_row(it, next_xid, false);
         }
+        let rows = self.scheduler.unit_rows() - rows;
+        self.event_rows = rows.checked_div(events).unwrap_or(self.event_rows);
         for it in read.ahead {
             self.take_row(it, next_xid, true);
         }

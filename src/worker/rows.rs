@@ -79,7 +79,7 @@ const OF_A_TIME: &[pg_sys::Oid] = &[
 ];
 
 impl Worker {
-    /// Fetches what memory asks for. To be called when everything has been written.
+    /// Fetches what memory asks for.
     pub(super) fn fetch_rows(&mut self) {
         let rows = self.affordable(ROWS);
         let wanting = self

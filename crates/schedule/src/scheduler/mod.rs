@@ -8,7 +8,8 @@ mod webhooks;
 
 use crate::endpoint::{Definition, Failing, Pace, SLOW_MS, State, StatsDelta, TEST};
 use crate::record::{
-    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Wanted,
+    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Units,
+    Wanted,
 };
 use slab::Slab;
 use std::cmp::Reverse;
@@ -220,13 +221,17 @@ pub struct Scheduler {
     held: BinaryHeap<Reverse<(u64, usize)>>,
     /// Endpoints with outcomes that a crash may take.
     unsaved: Vec<usize>,
+    /// The same as they were when [`Scheduler::mark_unsaved`] was called, with how many of each.
+    marked: Vec<(Uuid, u32)>,
     /// Whether some endpoint starts nothing until its outcomes are safe.
     waits_for_saving: bool,
     /// Retries up to this one are in memory.
     due_position: Option<(i64, Uuid)>,
     due_full: bool,
     last_seq: i64,
-    done: Vec<Unit>,
+    done: Units,
+    /// Units that were given away for writing so far.
+    units_taken: u64,
 }
 
 impl Scheduler {
@@ -257,13 +262,43 @@ impl Scheduler {
 
     /// No crash takes an outcome any more of what has ended so far.
     pub fn saved(&mut self) {
-        self.waits_for_saving = false;
-        for index in std::mem::take(&mut self.unsaved) {
-            if let Some(state) = self.endpoints.get_mut(index) {
-                state.unsaved = 0;
-                self.list(index);
+        self.mark_unsaved();
+        self.saved_to_mark();
+    }
+
+    /// Remembers what has ended so far, for [`Scheduler::saved_to_mark`]. All of it must have become units, as after
+    /// [`Scheduler::flush_ended`].
+    pub fn mark_unsaved(&mut self) {
+        self.marked.clear();
+        for &index in &self.unsaved {
+            if let Some(state) = self.endpoints.get(index) {
+                self.marked.push((state.definition.id, state.unsaved));
             }
         }
+        // The place of one that is gone may be another's by now, who stands in the list twice.
+        self.marked.sort_unstable();
+        self.marked.dedup();
+    }
+
+    /// No crash takes an outcome any more of what had ended at the last mark.
+    pub fn saved_to_mark(&mut self) {
+        self.waits_for_saving = false;
+        for (webhook, count) in std::mem::take(&mut self.marked) {
+            if let Some(&index) = self.by_webhook.get(&webhook) {
+                let state = &mut self.endpoints[index];
+                state.unsaved = state.unsaved.saturating_sub(count);
+            }
+        }
+        // Those that may still not start say so again.
+        for place in 0..self.unsaved.len() {
+            self.list(self.unsaved[place]);
+        }
+        let endpoints = &self.endpoints;
+        self.unsaved.retain(|&index| {
+            endpoints
+                .get(index)
+                .is_some_and(|it| it.unsaved > 0 && !it.gone)
+        });
     }
 
     /// Requests under way.

@@ -6,13 +6,26 @@ impl Scheduler {
     /// What is to be written now.
     #[must_use]
     pub fn take_units(&mut self) -> Vec<Unit> {
-        std::mem::take(&mut self.done)
+        self.units_taken += self.done.len() as u64;
+        self.done.take()
     }
 
     /// How many units wait to be written.
     #[must_use]
     pub fn units(&self) -> usize {
         self.done.len()
+    }
+
+    /// How many deliveries they write of.
+    #[must_use]
+    pub fn unit_rows(&self) -> usize {
+        self.done.rows()
+    }
+
+    /// How many units there have been so far, those that were written among them.
+    #[must_use]
+    pub fn units_made(&self) -> u64 {
+        self.units_taken + self.done.len() as u64
     }
 
     /// A unit has been written.
@@ -110,7 +123,7 @@ impl Scheduler {
         !self.counted.is_empty()
     }
 
-    /// Webhooks that want rows of the queue. Only to be asked, and the answer fetched, while nothing waits to be written.
+    /// Webhooks that want rows of the queue. Units may wait to be written meanwhile: their rows are read once they are there.
     #[must_use]
     pub fn wants_rows(&mut self, most: usize) -> Vec<Wanted> {
         let mut wanting = Vec::new();
@@ -172,8 +185,7 @@ impl Scheduler {
         self.feed(index);
     }
 
-    /// The key after which retries are to be read, and up to when; `None`: not yet. The same condition holds
-    /// as for [`Scheduler::wants_rows`].
+    /// The key after which retries are to be read, and up to when; `None`: not yet.
     #[must_use]
     pub fn wants_due(&self, now: Now) -> Option<((i64, Uuid), i64)> {
         let until = now.unix_ms + DUE_WINDOW_MS;
