@@ -290,3 +290,20 @@ def test_ten_webhooks_that_wait_for_their_limit(bulk):
     bulk.retry_of_the_other_is_prompt()
     left = bulk.db.one("SELECT count(*) FROM webhooks.outbox")
     assert left > 1_000, "all the bulk was queued by then: nothing was shown"
+
+
+@NO_LIMIT
+def test_rows_that_share_their_place_are_all_sent(bulk):
+    """They come from users who retry and replay within a millisecond, and a page of the queue may end among them."""
+    count = 500
+    bulk.receiver.answer("/bulk", hang())
+    bulk.db.emit_many(count)
+    bulk.waiting(count)
+    bulk.db.stop_worker()
+    bulk.db.execute(
+        "UPDATE webhooks.queue q SET seq = n.n / 3 FROM (SELECT id, row_number() OVER (ORDER BY seq) AS n"
+        " FROM webhooks.queue) n WHERE n.id = q.id"
+    )
+    bulk.receiver.answer("/bulk", 200)
+    bulk.db.start_worker()
+    bulk.db.wait_for_states(bulk.webhook, delivered=1 + count, pending=0)

@@ -21,6 +21,7 @@ const ROWS: usize = 1_000;
 /// Retries fetched at once, at most.
 const DUE: usize = 1_000;
 
+/// Rows of one webhook may share a place in order, when a user had them queued: a page does not end between two of these.
 static BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
              e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
@@ -29,7 +30,7 @@ static BACKLOG: Statement = Statement::new(
                             WHERE q.webhook_id = w.id AND q.seq > w.after
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
                               AND q.id <> ALL ($4)
-                            ORDER BY q.seq LIMIT w.most) q
+                            ORDER BY q.seq FETCH FIRST (w.most) ROWS WITH TIES) q
         LEFT JOIN webhooks.event e ON e.id = q.event_id
        ORDER BY q.webhook_id, q.seq",
     OF_WEBHOOKS,
@@ -42,7 +43,7 @@ static LOOK_INTO_BACKLOG: Statement = Statement::new(
                             WHERE q.webhook_id = w.id AND q.seq > w.after
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
                               AND q.id <> ALL ($4)
-                            ORDER BY q.seq LIMIT w.most) q",
+                            ORDER BY q.seq FETCH FIRST (w.most) ROWS WITH TIES) q",
     OF_WEBHOOKS,
 );
 /// Webhooks, after which row of each, how many rows of each, which not.
