@@ -307,3 +307,39 @@ def test_rows_that_share_their_place_are_all_sent(bulk):
     bulk.receiver.answer("/bulk", 200)
     bulk.db.start_worker()
     bulk.db.wait_for_states(bulk.webhook, delivered=1 + count, pending=0)
+
+
+@NO_LIMIT
+def test_who_wants_one_delivery_now_again_and_again_keeps_no_retry_of_others_waiting(bulk):
+    """A paused webhook has many retries that are past due; its owner asks for one of them all the time."""
+    db = bulk.db
+    bulk.receiver.answer("/bulk", hang())
+    db.emit_many(ROWS // 4)
+    bulk.waiting(ROWS // 4)
+    db.update_webhook(bulk.webhook, active=False)
+    bulk.receiver.answer("/other", hang())
+    db.emit(OTHER)
+    waits = "SELECT count(*) FROM webhooks.queue WHERE webhooks.format_id('webhook', webhook_id) = %s"
+    db.wait_until(waits, 1, params=[bulk.other["id"]])
+    db.stop_worker()
+    db.execute("UPDATE webhooks.queue SET attempts = 1, due = date_trunc('second', now()) - interval '1 hour'")
+    soon = "UPDATE webhooks.queue SET due = now() + interval '5 s' WHERE webhooks.format_id('webhook', webhook_id) = %s"
+    db.execute(soon, bulk.other["id"])
+    (one,) = db.rows("SELECT id FROM webhooks.deliveries WHERE webhook_id = %s LIMIT 1", bulk.webhook["id"])
+    bulk.receiver.answer("/other", 200)
+    arrived = len(bulk.receiver.to("/other"))
+    over = threading.Event()
+
+    def ask():
+        with db.connect() as session:
+            while not over.wait(0.02):
+                session.execute("SELECT webhooks.retry_delivery(%s)", [one["id"]])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        db.start_worker()
+        bulk.receiver.wait(arrived + 1, "/other", timeout=15)
+    finally:
+        over.set()
+        asking.join()

@@ -48,6 +48,8 @@ const BARE_FROM: usize = 4 << 10;
 const DUE_PAUSE_MS: u64 = 20;
 /// Deliveries of an endpoint in memory, up to which its retries stay there while retries of others are still to be read.
 const RETRIES_AHEAD: u32 = 64;
+/// Deliveries that users want now, whose rows are remembered to be fetched one by one.
+const HURRIED_MOST: usize = 1_000;
 /// How far ahead retries are read into memory.
 const DUE_WINDOW_MS: i64 = 60_000;
 
@@ -228,6 +230,10 @@ pub struct Scheduler {
     /// Retries up to this one are in memory.
     due_position: Option<(i64, Uuid)>,
     due_full: bool,
+    /// Whether retries are to be read from the beginning again when they have been read to the end.
+    due_again: bool,
+    /// Deliveries that users want now, and whose rows are to be fetched.
+    hurried: Vec<Uuid>,
     last_seq: i64,
     done: Units,
     /// Units that were given away for writing so far.

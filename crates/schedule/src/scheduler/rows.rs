@@ -71,12 +71,34 @@ impl Scheduler {
     fn hurried(&mut self, Hurried { delivery, webhook }: Hurried) {
         match self.by_id.get(&delivery) {
             Some(&key) => self.fire(key, delivery),
-            None => {
+            // As many as that are found as others are that have come by themselves.
+            None if self.hurried.len() >= HURRIED_MOST => {
                 self.requeued(webhook);
-                // A test is due, whether its webhook is active or not.
                 self.reread_due();
             }
+            None => self.hurried.push(delivery),
         }
+    }
+
+    /// At most so many deliveries that users want now, and that are not in memory: their rows are to be fetched, and given to
+    /// [`Scheduler::hurried_rows`].
+    #[must_use]
+    pub fn wants_hurried(&mut self, most: usize) -> Vec<Uuid> {
+        self.hurried.drain(..most.min(self.hurried.len())).collect()
+    }
+
+    /// Rows that [`Scheduler::wants_hurried`] asked for; those that are not there any more have ended.
+    pub fn hurried_rows(&mut self, rows: Vec<Recorded>, now: Now) {
+        for row in rows {
+            if let Some(&index) = self.by_webhook.get(&row.webhook) {
+                self.absorb(index, row, now, false);
+            }
+        }
+    }
+
+    /// Rows that [`Scheduler::wants_hurried`] asked for could not be read, and are to be asked for again.
+    pub fn put_back_hurried(&mut self, deliveries: Vec<Uuid>) {
+        self.hurried.extend(deliveries);
     }
 
     /// Figures that were counted since the last call.
@@ -212,7 +234,7 @@ impl Scheduler {
             let state = self.endpoints.get(index);
             state.is_none_or(|state| state.gone || self.room_for(state) > 0)
         };
-        if self.hungry.iter().any(room) {
+        if !self.hurried.is_empty() || self.hungry.iter().any(room) {
             return Some(0);
         }
         if self.wants_due(now).is_some() {
@@ -239,12 +261,20 @@ impl Scheduler {
         }
         self.due_full = full.is_some();
         self.due_position = full.or(Some((until, Uuid::max())));
+        if self.due_again && !self.due_full {
+            self.due_again = false;
+            self.due_position = None;
+        }
     }
 
-    /// Retries are read from the beginning again: some may have come by a restore.
+    /// Retries are read from the beginning again: some may have come by a restore. If they are being read, that comes to its
+    /// end first: whoever asks for this again and again keeps nobody's from being read.
     pub fn reread_due(&mut self) {
-        self.due_position = None;
-        self.due_full = false;
+        if self.due_full {
+            self.due_again = true;
+        } else {
+            self.due_position = None;
+        }
     }
 
     /// The queue holds rows behind `after` that memory does not.
