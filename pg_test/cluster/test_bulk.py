@@ -1,7 +1,12 @@
 """Bulk work for one webhook delays another webhook's event by no more than 50 ms, whatever the bulk waits for."""
 
+import os
+import re
+import secrets
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from receiver import Answer, hang
@@ -15,6 +20,8 @@ ROWS = 100_000
 PROBES, PROBE_SECONDS = 60, 0.03
 # What the default limit lets through in a minute.
 AT_LEAST = 950
+# Transactions of which the outbox is read as one stretch; bytes that are stored out of line, in hexadecimal.
+NEAR_TRANSACTIONS, INCOMPRESSIBLE = 256, 100_000
 NO_LIMIT = pytest.mark.settings({"webhooks.deliveries_per_minute": "0"})
 BULK, OTHER = "user.activity", "search.performed"
 MANY_TRANSACTIONS = """
@@ -210,3 +217,130 @@ def test_bulk_itself_goes_out_in_order(bulk):
     waiting = [row["n"] for row in waiting if row["n"] not in sent]
     assert waiting[-1] == 0, "the one that was committed last"
     assert waiting[:-1] == sorted(waiting[:-1])
+
+
+def peak_bytes(pid):
+    """The most memory that a process has had since it started, or since its peak was forgotten."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1]) << 10
+
+
+def test_large_events_that_follow_small_ones_do_not_fill_the_memory(bulk):
+    """The size of those before says nothing of the next ones."""
+    large, count = 250_000, 2_400
+    bulk.db.emit_many(100)
+    bulk.receiver.wait(101, "/bulk", timeout=30)
+    bulk.db.settle()
+    worker = bulk.db.wait_for_worker()
+    before = peak_bytes(worker)
+    bulk.db.execute(
+        "SELECT count(webhooks.emit(%s, jsonb_build_object('object', 'activity', 'text', repeat('x', %s))))"
+        " FROM generate_series(1, %s)",
+        BULK,
+        large,
+        count,
+    )
+    bulk.receiver.wait(201, "/bulk", timeout=60)
+    taken = peak_bytes(worker) - before
+    print(f"{taken >> 20} MB for {large * count >> 20} MB of events")
+    assert taken < 120 << 20
+
+
+def test_a_damaged_event_among_those_looked_at_ahead_is_set_aside(bulk):
+    """It lies in a stretch of the outbox that is neither read in order yet nor the newest: one transaction of many."""
+    db = bulk.db
+    db.execute("CREATE EXTENSION pg_surgery")
+    toast = db.one("SELECT reltoastrelid::regclass FROM pg_class WHERE oid = 'webhooks.event'::regclass")
+    bulk.receiver.answer("/bulk", hang())
+    db.execute(
+        "SELECT webhooks.create_webhook(%s, %s) FROM generate_series(1, 500)", bulk.receiver.url("/bulk"), [BULK]
+    )
+    worker = db.wait_for_worker()
+    with db.connect() as late:
+        late.execute("BEGIN")
+        db.emit(BULK, {"object": "activity", "text": secrets.token_hex(INCOMPRESSIBLE)}, session=late)
+        chunks = db.one(f"SELECT array_agg(ctid)::text FROM {toast}", session=late)
+        db.execute("SELECT heap_force_kill(%s::regclass, %s::tid[])", toast, chunks, session=late)
+        # So many others that the damaged one is a stretch of its own; and so much to read that it is not its turn yet.
+        for _ in range(NEAR_TRANSACTIONS + 2):
+            db.execute("SELECT pg_current_xact_id()")
+        db.emit_many(1_000)
+        db.emit(OTHER)
+        bulk.receiver.wait(2, "/other")
+        # The worker finds both at once.
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            late.execute("COMMIT")
+            db.emit(OTHER)
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    bulk.receiver.wait(3, "/other")
+    assert db.one("SELECT count(*) FROM webhooks.outbox") > 256, "the damaged one was not read in its turn"
+    db.wait_until("SELECT array_agg(stage) FROM webhooks.set_aside", ["dispatch"])
+    bulk.other_is_prompt(PROBES // 3)
+
+
+def test_ten_webhooks_that_wait_for_their_limit(bulk):
+    """More is queued for them than is written in one turn of the worker, which has more to do meanwhile."""
+    for _ in range(9):
+        bulk.db.create_webhook(bulk.receiver.url("/bulk"), [BULK])
+    bulk.db.emit_many(1_000)
+    bulk.receiver.wait(1 + 9 * AT_LEAST, "/bulk", timeout=60)
+    bulk.db.emit_many(ROWS)
+    bulk.waiting(5_000)
+    bulk.other_is_prompt(PROBES)
+    bulk.retry_of_the_other_is_prompt()
+    left = bulk.db.one("SELECT count(*) FROM webhooks.outbox")
+    assert left > 1_000, "all the bulk was queued by then: nothing was shown"
+
+
+@NO_LIMIT
+def test_rows_that_share_their_place_are_all_sent(bulk):
+    """They come from users who retry and replay within a millisecond, and a page of the queue may end among them."""
+    count = 500
+    bulk.receiver.answer("/bulk", hang())
+    bulk.db.emit_many(count)
+    bulk.waiting(count)
+    bulk.db.stop_worker()
+    bulk.db.execute(
+        "UPDATE webhooks.queue q SET seq = n.n / 3 FROM (SELECT id, row_number() OVER (ORDER BY seq) AS n"
+        " FROM webhooks.queue) n WHERE n.id = q.id"
+    )
+    bulk.receiver.answer("/bulk", 200)
+    bulk.db.start_worker()
+    bulk.db.wait_for_states(bulk.webhook, delivered=1 + count, pending=0)
+
+
+@NO_LIMIT
+def test_who_wants_one_delivery_now_again_and_again_keeps_no_retry_of_others_waiting(bulk):
+    """A paused webhook has many retries that are past due; its owner asks for one of them all the time."""
+    db = bulk.db
+    bulk.receiver.answer("/bulk", hang())
+    db.emit_many(ROWS // 4)
+    bulk.waiting(ROWS // 4)
+    db.update_webhook(bulk.webhook, active=False)
+    bulk.receiver.answer("/other", hang())
+    db.emit(OTHER)
+    waits = "SELECT count(*) FROM webhooks.queue WHERE webhooks.format_id('webhook', webhook_id) = %s"
+    db.wait_until(waits, 1, params=[bulk.other["id"]])
+    db.stop_worker()
+    db.execute("UPDATE webhooks.queue SET attempts = 1, due = date_trunc('second', now()) - interval '1 hour'")
+    soon = "UPDATE webhooks.queue SET due = now() + interval '5 s' WHERE webhooks.format_id('webhook', webhook_id) = %s"
+    db.execute(soon, bulk.other["id"])
+    (one,) = db.rows("SELECT id FROM webhooks.deliveries WHERE webhook_id = %s LIMIT 1", bulk.webhook["id"])
+    bulk.receiver.answer("/other", 200)
+    arrived = len(bulk.receiver.to("/other"))
+    over = threading.Event()
+
+    def ask():
+        with db.connect() as session:
+            while not over.wait(0.02):
+                session.execute("SELECT webhooks.retry_delivery(%s)", [one["id"]])
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        db.start_worker()
+        bulk.receiver.wait(arrived + 1, "/other", timeout=15)
+    finally:
+        over.set()
+        asking.join()

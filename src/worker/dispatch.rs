@@ -8,9 +8,7 @@
 
 use super::definitions::{self, Changes, Definitions};
 use super::unreadable::{Suspect, suspects};
-use super::{
-    DISPATCH, LOOK_AHEAD_MS, POLL_MS, SWEEP_MS, SWEEP_SHARE, UNWRITTEN_MOST, UPKEEP, Worker,
-};
+use super::{DISPATCH, LOOK_AHEAD_MS, POLL_MS, SETTLE_ROWS, SWEEP_MS, SWEEP_SHARE, UPKEEP, Worker};
 use crate::emit::store::Command;
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
@@ -24,7 +22,7 @@ use webhooks_schedule::{Addressed, Hurried, OutboxKey, Position, Snapshot, Stret
 
 /// Rows read at once, at most: their data are all in memory together.
 const READ: usize = 256;
-/// And about how many bytes of data, judged by the rows before.
+/// How many bytes of data are read at once: a page ends with the row that reaches this.
 const READ_BYTES: usize = 2 << 20;
 /// Rows looked at ahead at once, at most: as many as are written between two looks. Few of them are taken.
 const LOOK_AHEAD: usize = 2_048;
@@ -34,7 +32,8 @@ const STATEMENT_ROWS: usize = 16;
 static SNAPSHOT: Statement = Statement::new(c"SELECT pg_catalog.pg_current_snapshot()::text", &[]);
 static READ_OUTBOX: Statement = Statement::new(
     c"SELECT o.ctid, o.xid, o.id, o.command, o.webhook_id,
-             e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject, o.written_by
+             e.created_at, e.type, e.owner, e.target, e.about, e.data, e.subject, o.written_by,
+             pg_catalog.octet_length(e.data), pg_catalog.octet_length(e.subject)
         FROM (SELECT o.ctid, o.xmin AS written_by, o.* FROM webhooks.outbox o
                WHERE (o.xid, o.id) > ($1, $2) AND o.xid <= $3 AND o.id <> ALL ($5)
                ORDER BY o.xid, o.id
@@ -105,6 +104,9 @@ struct Read {
     durable_below: Option<u64>,
 }
 
+/// A page that was asked for: from which stretch, and how many rows.
+type Page = (Stretch, usize);
+
 /// What a transaction is to read.
 #[derive(Clone, Copy)]
 struct Wish {
@@ -172,15 +174,16 @@ impl Worker {
             let counted = self.slot.definitions.load(Ordering::Acquire);
             let wish = Wish {
                 snapshot: !begun,
-                rows: self.room().min(self.affordable(READ)),
+                rows: self.rows_in_order(),
                 ahead: self.rows_ahead(),
             };
             if begun && (wish.rows == 0 || !self.position.has_more()) {
                 return;
             }
             let began = clock::mono_ms();
+            let mut asked = Vec::new();
             let read = transaction(c"dispatch", Isolation::RepeatableRead, || {
-                sql::connect(|spi| self.read(spi, wish))
+                sql::connect(|spi| self.read(spi, wish, &mut asked))
             });
             match read {
                 Ok(read) => {
@@ -193,10 +196,12 @@ impl Worker {
                     self.slot.woken.store(true, Ordering::Release);
                     Definitions::look_again();
                     if self.set_aside_unreadable(DISPATCH, &error, |worker, spi| {
-                        worker.look_into_outbox(spi, wish)
+                        worker.look_into_outbox(spi, &asked)
                     }) {
                         continue;
                     }
+                    // What is read in order does not wait for what is not.
+                    self.looked_ahead_ms = clock::mono_ms() + POLL_MS;
                     self.rolled_back(DISPATCH, "dispatch", &error);
                     return;
                 }
@@ -219,11 +224,17 @@ impl Worker {
         }
     }
 
+    /// How many rows may be read in order now.
+    fn rows_in_order(&self) -> usize {
+        let writable = (2 * SETTLE_ROWS / self.event_rows.max(1)).max(1);
+        self.room().min(self.affordable(READ)).min(writable)
+    }
+
     /// How many rows may be looked at ahead now. If there is no room for them, some is made.
     fn rows_ahead(&mut self) -> usize {
         let now = clock::now();
         let due = now.mono_ms >= self.looked_ahead_ms + LOOK_AHEAD_MS;
-        if !due || self.unwritten() >= UNWRITTEN_MOST {
+        if !due || !self.may_look_ahead() {
             return 0;
         }
         if self.scheduler.room_ahead() == 0 {
@@ -235,7 +246,8 @@ impl Worker {
         self.affordable(LOOK_AHEAD)
     }
 
-    fn read(&self, spi: &Connection, wish: Wish) -> Read {
+    /// Reads what is wished for, and notes the pages that it asks for.
+    fn read(&self, spi: &Connection, wish: Wish, asked: &mut Vec<Page>) -> Read {
         let mut position = self.position.clone();
         let mut durable_below = self.durable_below;
         if wish.snapshot {
@@ -257,10 +269,11 @@ impl Worker {
         } else {
             if let Some(stretch) = position.next().filter(|_| wish.rows > 0) {
                 let to;
-                (found, to) = self.read_stretch(spi, stretch, wish.rows);
+                let bytes = &mut { READ_BYTES };
+                (found, to) = self.read_stretch(spi, stretch, wish.rows, bytes, asked);
                 position.read_to(to);
             }
-            ahead = self.read_ahead(spi, &mut position, wish.ahead);
+            ahead = self.read_ahead(spi, &mut position, wish.ahead, asked);
             make_durable(&found, durable_below);
             make_durable(&ahead, durable_below);
         }
@@ -275,13 +288,20 @@ impl Worker {
     }
 
     /// Rows that became visible after those that are still to be read in order, of the newest first.
-    fn read_ahead(&self, spi: &Connection, position: &mut Position, rows: usize) -> Vec<Found> {
+    fn read_ahead(
+        &self,
+        spi: &Connection,
+        position: &mut Position,
+        rows: usize,
+        asked: &mut Vec<Page>,
+    ) -> Vec<Found> {
         let mut found = Vec::new();
-        let mut left = rows;
+        let (mut left, mut bytes) = (rows, READ_BYTES);
         while left > 0
+            && bytes > 0
             && let Some(stretch) = position.next_ahead()
         {
-            let (page, to) = self.read_stretch(spi, stretch, left);
+            let (page, to) = self.read_stretch(spi, stretch, left, &mut bytes, asked);
             let key = |it: &Found| (it.xid, it.key.id);
             position.looked_to(to.and_then(|last| Some((key(page.first()?), last))));
             left = left.saturating_sub(page.len() + STATEMENT_ROWS);
@@ -290,23 +310,11 @@ impl Worker {
         found
     }
 
-    /// The rows that the next read would bring.
-    fn look_into_outbox(&self, spi: &Connection, wish: Wish) -> Vec<Suspect> {
-        let mut position = self.position.clone();
-        let text: Option<String> = spi.read(&SNAPSHOT, &[]).get(0, 1);
-        if let Some(snapshot) = text
-            .as_deref()
-            .and_then(Snapshot::parse)
-            .filter(|_| wish.snapshot)
-        {
-            position.advance(snapshot);
-        }
-        let in_order = position.next().map(|it| (it, wish.rows));
-        let ahead = position.next_ahead().map(|it| (it, wish.ahead));
-        [in_order, ahead]
-            .into_iter()
-            .flatten()
-            .flat_map(|(stretch, rows)| {
+    /// The rows of these pages.
+    fn look_into_outbox(&self, spi: &Connection, pages: &[Page]) -> Vec<Suspect> {
+        pages
+            .iter()
+            .flat_map(|&(stretch, rows)| {
                 suspects(&spi.read(&LOOK_INTO_OUTBOX, &self.stretch(stretch, rows)))
             })
             .collect()
@@ -324,15 +332,27 @@ impl Worker {
         ]
     }
 
+    /// Reads a page of a stretch: at most `limit` rows, until their data reach `bytes`, of which they are taken. Data that
+    /// are compressed or out of line are measured without being read. The key is that of the last row, if more may follow.
     fn read_stretch(
         &self,
         spi: &Connection,
         stretch: Stretch,
         limit: usize,
+        bytes: &mut usize,
+        asked: &mut Vec<Page>,
     ) -> (Vec<Found>, Option<(u64, Uuid)>) {
+        asked.push((stretch, limit));
         let rows = spi.read(&READ_OUTBOX, &self.stretch(stretch, limit));
         let mut found = Vec::with_capacity(rows.len());
+        let mut full = rows.len() >= limit;
         for row in 0..rows.len() {
+            if *bytes == 0 {
+                full = true;
+                break;
+            }
+            let size = |column| rows.get::<i32>(row, column).unwrap_or(0).unsigned_abs() as usize;
+            *bytes = bytes.saturating_sub(size(14) + size(15));
             let (Some(place), Some(xid), Some(id)) = (
                 rows.get::<pg_sys::ItemPointerData>(row, 1),
                 rows.xid8(row, 2),
@@ -356,12 +376,8 @@ impl Worker {
                 what,
             });
         }
-        let to = if rows.len() < limit {
-            None
-        } else {
-            found.last().map(|it| (it.xid, it.key.id))
-        };
-        (found, to)
+        let last = found.last().map(|it: &Found| (it.xid, it.key.id));
+        (found, last.filter(|_| full))
     }
 
     fn read_event(rows: &sql::Rows<'_>, row: usize, id: Uuid) -> Option<What> {
@@ -394,9 +410,12 @@ impl Worker {
         }
         let bytes = read.found.iter().map(Found::bytes).sum::<usize>();
         self.learn_size(bytes, read.found.len());
+        let (events, rows) = (read.found.len(), self.scheduler.unit_rows());
         for it in read.found {
             self.take_row(it, next_xid, false);
         }
+        let rows = self.scheduler.unit_rows() - rows;
+        self.event_rows = rows.checked_div(events).unwrap_or(self.event_rows);
         for it in read.ahead {
             self.take_row(it, next_xid, true);
         }

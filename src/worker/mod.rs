@@ -79,6 +79,8 @@ pub(crate) struct Worker {
     position: Position,
     /// Bytes of data of an event, on the average of the last read.
     row_bytes: usize,
+    /// Rows to write for each event, on the average of the last read.
+    event_rows: usize,
     /// Transactions below this one had ended when all WAL was flushed last; `None`: do so.
     durable_below: Option<u64>,
     definitions: Definitions,
@@ -422,9 +424,20 @@ impl Worker {
         self.scheduler.units() + self.settling.held()
     }
 
+    /// Whether so many rows wait to be written that no more are to be made of events that only wait. What cannot be written
+    /// for now holds up less.
+    fn is_behind(&self) -> bool {
+        let most = if self.pauses.left(SETTLE, clock::mono_ms()) > 0 {
+            UNWRITTEN_MOST
+        } else {
+            2 * SETTLE_ROWS
+        };
+        self.scheduler.unit_rows() + self.settling.held_rows() >= most
+    }
+
     /// How many more events may be read from the outbox now.
     fn room(&self) -> usize {
-        if self.unwritten() < UNWRITTEN_MOST {
+        if self.unwritten() < UNWRITTEN_MOST && !self.is_behind() {
             self.scheduler.room()
         } else {
             0
@@ -436,8 +449,13 @@ impl Worker {
     fn look_ahead_in(&self, now: u64) -> Option<u64> {
         let news = self.position.next_ahead().is_some() || self.slot.woken.load(Ordering::Acquire);
         let waits = self.position.has_more() || self.room() == 0;
-        (news && waits && self.unwritten() < UNWRITTEN_MOST)
+        (news && waits && self.may_look_ahead())
             .then(|| (self.looked_ahead_ms + LOOK_AHEAD_MS).saturating_sub(now))
+    }
+
+    /// Whether events may be taken ahead of others: room for them is not made while much waits to be written.
+    fn may_look_ahead(&self) -> bool {
+        self.unwritten() < UNWRITTEN_MOST && (self.scheduler.room_ahead() > 0 || !self.is_behind())
     }
 
     fn sleep_ms(&self) -> u64 {

@@ -21,6 +21,7 @@ const ROWS: usize = 1_000;
 /// Retries fetched at once, at most.
 const DUE: usize = 1_000;
 
+/// Rows of one webhook may share a place in order, when a user had them queued: a page does not end between two of these.
 static BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
              e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
@@ -29,7 +30,7 @@ static BACKLOG: Statement = Statement::new(
                             WHERE q.webhook_id = w.id AND q.seq > w.after
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
                               AND q.id <> ALL ($4)
-                            ORDER BY q.seq LIMIT w.most) q
+                            ORDER BY q.seq FETCH FIRST (w.most) ROWS WITH TIES) q
         LEFT JOIN webhooks.event e ON e.id = q.event_id
        ORDER BY q.webhook_id, q.seq",
     OF_WEBHOOKS,
@@ -42,7 +43,7 @@ static LOOK_INTO_BACKLOG: Statement = Statement::new(
                             WHERE q.webhook_id = w.id AND q.seq > w.after
                               AND (q.due IS NULL OR q.due <= pg_catalog.clock_timestamp())
                               AND q.id <> ALL ($4)
-                            ORDER BY q.seq LIMIT w.most) q",
+                            ORDER BY q.seq FETCH FIRST (w.most) ROWS WITH TIES) q",
     OF_WEBHOOKS,
 );
 /// Webhooks, after which row of each, how many rows of each, which not.
@@ -69,6 +70,21 @@ static LOOK_INTO_COMING_DUE: Statement = Statement::new(
        ORDER BY q.due, q.id LIMIT $4",
     OF_A_TIME,
 );
+static NAMED: Statement = Statement::new(
+    c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
+             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
+        FROM webhooks.queue q
+        LEFT JOIN webhooks.event e ON e.id = q.event_id
+       WHERE q.id = ANY ($1) AND q.id <> ALL ($2)",
+    NAMES,
+);
+/// The same rows, without what may be damaged.
+static LOOK_INTO_NAMED: Statement = Statement::new(
+    c"SELECT q.id, q.event_id FROM webhooks.queue q WHERE q.id = ANY ($1) AND q.id <> ALL ($2)",
+    NAMES,
+);
+/// Which rows, and which not.
+const NAMES: &[pg_sys::Oid] = &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID];
 /// After which time and row, up to which time, how many rows, which not.
 const OF_A_TIME: &[pg_sys::Oid] = &[
     pg_sys::TIMESTAMPTZOID,
@@ -79,8 +95,42 @@ const OF_A_TIME: &[pg_sys::Oid] = &[
 ];
 
 impl Worker {
-    /// Fetches what memory asks for. To be called when everything has been written.
+    /// Fetches what users want now; whether that could be read.
+    fn fetch_hurried(&mut self) -> bool {
+        let most = self.affordable(EACH.1);
+        let wanted = self.scheduler.wants_hurried(most);
+        if wanted.is_empty() {
+            return true;
+        }
+        let args = |worker: &Self| [sql::uuids(wanted.iter().copied()), worker.set_aside.arg()];
+        let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
+            sql::connect(|spi| recorded(&spi.read(&NAMED, &args(self))))
+        });
+        match fetched {
+            Ok(rows) => {
+                self.learn_size_of(&rows);
+                let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
+                self.scheduler.hurried_rows(rows, clock::now());
+                true
+            }
+            Err(error) => {
+                let damaged = self.set_aside_unreadable(FETCH, &error, |worker, spi| {
+                    suspects(&spi.read(&LOOK_INTO_NAMED, &args(worker)))
+                });
+                self.scheduler.put_back_hurried(wanted);
+                if !damaged {
+                    self.rolled_back(FETCH, "fetch", &error);
+                }
+                false
+            }
+        }
+    }
+
+    /// Fetches what memory asks for.
     pub(super) fn fetch_rows(&mut self) {
+        if !self.fetch_hurried() {
+            return;
+        }
         let rows = self.affordable(ROWS);
         let wanting = self
             .scheduler

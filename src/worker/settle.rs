@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 use webhooks_core::address::without_address;
 use webhooks_deliver::Outcome;
-use webhooks_schedule::{Disable, Ended, How, Pauses, Scheduler, Unit};
+use webhooks_schedule::{Disable, Ended, How, Pauses, Scheduler, Unit, Units};
 
 /// Longest time that a settlement stays without its WAL flushed: of the 100 ms that a crash may undo, what a group of
 /// deliveries and the interval of settling leave.
@@ -31,7 +31,11 @@ const STATS_SHARE: u64 = 10;
 #[derive(Default)]
 pub(super) struct Settling {
     /// Units that could not be written yet.
-    held: Vec<Unit>,
+    held: Units,
+    /// So many units must have been written before what has ended up to a mark is safe.
+    saving: Option<u64>,
+    /// So many must have been written before rows are fetched.
+    fetching: Option<u64>,
     settled_ms: u64,
     stats_ms: u64,
     /// How long writing them took the last time.
@@ -78,6 +82,11 @@ impl Settling {
     /// How many units could not be written yet.
     pub(super) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// How many rows they come to.
+    pub(super) fn held_rows(&self) -> usize {
+        self.held.rows()
     }
 
     pub(super) fn note_error(&mut self, error: String) {
@@ -137,8 +146,10 @@ impl Worker {
     /// Settles if there is enough or it has been long enough, and then fetches rows that memory wants.
     pub(super) fn settle_if_due(&mut self) {
         let now = clock::mono_ms();
-        if self.scheduler.waits_for_saving() {
+        if self.scheduler.waits_for_saving() && self.settling.saving.is_none() {
             self.scheduler.flush_ended(clock::now());
+            self.scheduler.mark_unsaved();
+            self.settling.saving = Some(self.scheduler.units_made());
         }
         let waiting = self.unwritten();
         if self.pauses.left(SETTLE, now) == 0
@@ -154,15 +165,25 @@ impl Worker {
             self.write_stats();
         }
         self.flush_if_due(now);
-        if self.settings.enabled && self.unwritten() == 0 && self.pauses.left(FETCH, now) == 0 {
+        // What waited to be written when rows were asked for comes first.
+        let made = self.scheduler.units_made();
+        let fetching = *self.settling.fetching.get_or_insert(made);
+        if self.settings.enabled && self.written() >= fetching && self.pauses.left(FETCH, now) == 0
+        {
+            self.settling.fetching = None;
             self.fetch_rows();
         }
+    }
+
+    /// How many units have been written so far, or set aside.
+    fn written(&self) -> u64 {
+        self.scheduler.units_made() - self.unwritten() as u64
     }
 
     /// Flushes WAL if it has been long enough, or something may start only then.
     fn flush_if_due(&mut self, now: u64) {
         let all_written = self.unwritten() == 0 && self.scheduler.has_given_all();
-        let awaited = self.scheduler.waits_for_saving() && all_written;
+        let awaited = (self.settling.saving).is_some_and(|mark| self.written() >= mark);
         let due = self
             .settling
             .unflushed_ms
@@ -172,12 +193,17 @@ impl Worker {
             self.settling.unflushed_ms = None;
             if all_written {
                 self.scheduler.saved();
+                self.settling.saving = None;
+            } else if awaited {
+                self.scheduler.saved_to_mark();
+                self.settling.saving = None;
             }
         }
         // What cannot be written for now, because somebody locks the log, holds nothing up. A crash then means that all of
         // it is sent again anyway.
         if self.pauses.left(SETTLE, now) > 0 {
             self.scheduler.saved();
+            self.settling.saving = None;
         }
     }
 
@@ -189,7 +215,7 @@ impl Worker {
     /// Writes units until these are about so many rows, and keeps the rest for the next time.
     fn settle_rows(&mut self, most: usize) {
         self.settling.settled_ms = clock::mono_ms();
-        let mut units = std::mem::take(&mut self.settling.held);
+        let mut units = self.settling.held.take();
         let fresh = self.scheduler.take_units();
         self.settling.disabled.extend(
             fresh

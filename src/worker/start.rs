@@ -174,6 +174,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         position: Position::new(),
         // Of the first rows nothing is known.
         row_bytes: 1 << 16,
+        event_rows: 1,
         durable_below: None,
         definitions: Definitions::default(),
         settling: Settling::default(),

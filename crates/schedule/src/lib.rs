@@ -22,7 +22,8 @@ pub use endpoint::{Definition, Failing, StatsDelta};
 pub use lifetime::{Lifetime, Moment};
 pub use pauses::Pauses;
 pub use record::{
-    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Wanted,
+    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Units,
+    Wanted,
 };
 pub use scheduler::{Claim, Ended, Limits, Now, Scheduler};
 pub use snapshot::{Position, Snapshot, Stretch};

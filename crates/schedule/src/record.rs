@@ -169,6 +169,52 @@ impl Unit {
     }
 }
 
+/// Units in the order in which they are to be written.
+#[derive(Debug, Default)]
+pub struct Units {
+    list: Vec<Unit>,
+    rows: usize,
+}
+
+impl Units {
+    /// Adds one behind the others.
+    pub fn push(&mut self, unit: Unit) {
+        self.rows += unit.rows();
+        self.list.push(unit);
+    }
+
+    /// Takes all of them.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<Unit> {
+        self.rows = 0;
+        std::mem::take(&mut self.list)
+    }
+
+    /// How many units.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// How many deliveries they write of: see [`Unit::rows`].
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+impl Extend<Unit> for Units {
+    fn extend<T: IntoIterator<Item = Unit>>(&mut self, units: T) {
+        units.into_iter().for_each(|unit| self.push(unit));
+    }
+}
+
 /// Rows of the queue that memory asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Wanted {

@@ -109,6 +109,8 @@ struct World {
     deleted: BTreeSet<usize>,
     crashes: u32,
     unread: Vec<Uuid>,
+    /// What was taken for writing, and has not been written yet.
+    held: Vec<Unit>,
     /// Deleted webhooks whose rows are to be cancelled once everything has been written.
     cancelling: Vec<usize>,
 }
@@ -131,6 +133,7 @@ impl World {
             deleted: BTreeSet::new(),
             crashes: 0,
             unread: Vec::new(),
+            held: Vec::new(),
             cancelling: Vec::new(),
         };
         for number in 0..webhooks {
@@ -286,13 +289,20 @@ impl World {
     }
 
     fn settle(&mut self) {
-        let units = self.scheduler.take_units();
+        self.settle_part(usize::MAX);
+        for number in std::mem::take(&mut self.cancelling) {
+            self.cancel(number);
+        }
+        self.fetch();
+    }
+
+    /// Writes so many units, and fetches rows while others wait to be written.
+    fn settle_part(&mut self, most: usize) {
+        self.held.extend(self.scheduler.take_units());
+        let units: Vec<Unit> = self.held.drain(..most.min(self.held.len())).collect();
         self.tables.write(&units);
         for unit in &units {
             self.scheduler.written(unit);
-        }
-        for number in std::mem::take(&mut self.cancelling) {
-            self.cancel(number);
         }
         self.fetch();
     }
@@ -398,6 +408,7 @@ impl World {
         self.now.unix_ms += 10;
         self.scheduler = Scheduler::new();
         self.in_flight.clear();
+        self.held.clear();
         for (number, active, lifetime) in self.tables.webhooks.values() {
             self.scheduler
                 .put(definition(*number, *active, lifetime), true);
@@ -450,6 +461,7 @@ enum Step {
     Claim,
     End(usize, u16),
     Settle,
+    SettlePart(usize),
     Pass(u64),
     Switch(usize, bool),
     Delete(usize),
@@ -464,7 +476,7 @@ fn step(crashes: bool) -> impl Strategy<Value = Step> {
         8 => Just(Step::Claim),
         12 => (any::<usize>(), prop_oneof![4 => Just(200_u16), 2 => Just(500_u16), 1 => Just(0_u16)])
             .prop_map(|(which, code)| Step::End(which, code)),
-        4 => Just(Step::Settle),
+        8 => prop_oneof![Just(Step::Settle), (0..6_usize).prop_map(Step::SettlePart)],
         4 => prop_oneof![0..30_u64, 90..1_500_u64, Just(70_000_u64)].prop_map(Step::Pass),
         1 => (0..8_usize, any::<bool>()).prop_map(|(number, on)| Step::Switch(number, on)),
         u32::from(crashes) => (0..8_usize).prop_map(Step::Delete),
@@ -483,6 +495,7 @@ fn run(steps: Vec<Step>) -> World {
             Step::Claim => world.claim(),
             Step::End(which, code) => world.end(which, code),
             Step::Settle => world.settle(),
+            Step::SettlePart(most) => world.settle_part(most),
             Step::Pass(ms) => world.pass(ms),
             Step::Switch(number, on) => world.switch(number, on),
             Step::Delete(number) => world.delete(number),

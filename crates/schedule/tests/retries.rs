@@ -3,12 +3,14 @@
 
 mod webhooks;
 
+use std::sync::Arc;
 use uuid::Uuid;
 use webhooks::{at, definition, offer, webhook_id};
+use webhooks_core::request::Event;
 use webhooks_core::retry::Policy;
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Batch, Ended, Failing, How, Hurried, Lifetime, Limits, OutboxKey, Scheduler, Unit,
+    Batch, Ended, Failing, How, Hurried, Lifetime, Limits, OutboxKey, Recorded, Scheduler, Unit,
 };
 
 const LIMITS: Limits = Limits {
@@ -160,6 +162,54 @@ fn what_is_not_in_memory_is_read_again() {
     assert!(scheduler.wants_rows(10).is_empty() && scheduler.wants_due(at(0)).is_none());
     hurry(&mut scheduler, Uuid::from_u128(77), 0);
     written(&mut scheduler);
-    assert_eq!(scheduler.wants_rows(10)[0].webhook, webhook_id(0));
-    assert!(scheduler.wants_due(at(0)).is_some());
+    assert_eq!(scheduler.rows_in(at(0)), Some(0));
+    assert_eq!(scheduler.wants_hurried(10), [Uuid::from_u128(77)]);
+    scheduler.hurried_rows(vec![row(77, 0)], at(0));
+    let claim = scheduler.claim(&LIMITS, at(0)).unwrap();
+    assert_eq!((claim.delivery, claim.attempt), (Uuid::from_u128(77), 2));
+    assert!(scheduler.wants_hurried(10).is_empty());
+}
+
+/// The row of a delivery that has been attempted once, and is due.
+fn row(number: u128, due_ms: u64) -> Recorded {
+    Recorded {
+        id: Uuid::from_u128(number),
+        webhook: webhook_id(0),
+        event: Arc::new(Event {
+            id: Uuid::from_u128(number + 1_000_000),
+            event_type: "memory.created".to_owned(),
+            created_ms: at(0).unix_ms,
+            data: "{}".to_owned(),
+        }),
+        seq: 1,
+        attempts: 1,
+        attempts_before: 0,
+        due_ms: Some(at(due_ms).unix_ms),
+        created_ms: at(0).unix_ms,
+        undecided: None,
+    }
+}
+
+#[test]
+fn who_asks_again_and_again_does_not_keep_retries_of_others_from_being_read() {
+    let mut scheduler = waiting();
+    scheduler.reread_due();
+    let mut next = Uuid::nil();
+    for page in 0..20 {
+        let ((_, after), until) = scheduler.wants_due(at(0)).unwrap();
+        assert_eq!(after, next, "page {page}");
+        next = Uuid::from_u128(page + 1);
+        let full = Some((at(0).unix_ms, next));
+        scheduler.due_rows(Vec::new(), until, full, at(0));
+        hurry(&mut scheduler, Uuid::from_u128(77), page);
+        // As a restore, and a test of a paused webhook that is tried again.
+        scheduler.reread_due();
+        written(&mut scheduler);
+    }
+    let (_, until) = scheduler.wants_due(at(0)).unwrap();
+    scheduler.due_rows(Vec::new(), until, None, at(0));
+    let ((from, _), until) = scheduler.wants_due(at(0)).unwrap();
+    assert_eq!(from, i64::MIN, "from the beginning, once");
+    scheduler.due_rows(Vec::new(), until, None, at(0));
+    assert!(scheduler.wants_due(at(0)).is_none());
 }

@@ -86,3 +86,46 @@ fn each_webhook_has_its_own() {
     assert_eq!(deliver(&mut scheduler), 3 * (100 - 2 * RESERVE));
     assert!(!scheduler.waits_for_saving());
 }
+
+#[test]
+fn what_ended_after_the_mark_is_not_safe_when_what_ended_before_is() {
+    let mut scheduler = waiting(1, 200);
+    assert_eq!(deliver(&mut scheduler), RESERVE);
+    scheduler.mark_unsaved();
+    scheduler.saved_to_mark();
+    assert_eq!(deliver(&mut scheduler), RESERVE);
+    scheduler.saved_to_mark();
+    assert_eq!(deliver(&mut scheduler), 0, "nothing was marked");
+    scheduler.mark_unsaved();
+    scheduler.saved_to_mark();
+    assert_eq!(deliver(&mut scheduler), RESERVE);
+}
+
+#[test]
+fn a_webhook_that_waits_since_the_mark_is_not_forgotten() {
+    let mut scheduler = waiting(1, 100);
+    assert_eq!(deliver(&mut scheduler), RESERVE);
+    scheduler.mark_unsaved();
+    scheduler.put(definition(1, true, &Lifetime::default()), false);
+    for event in 1_000..1_100 {
+        offer(&mut scheduler, event, at(0));
+    }
+    assert_eq!(deliver(&mut scheduler), RESERVE, "of the second");
+    scheduler.saved_to_mark();
+    assert_eq!(deliver(&mut scheduler), RESERVE, "of the first");
+    assert!(scheduler.waits_for_saving(), "the second says so again");
+    scheduler.mark_unsaved();
+    scheduler.saved_to_mark();
+    assert_eq!(deliver(&mut scheduler), 2 * RESERVE);
+}
+
+#[test]
+fn rows_to_write_are_counted_as_well_as_units() {
+    let mut scheduler = waiting(3, 10);
+    scheduler.tick(at(10_000));
+    scheduler.tick(at(20_000));
+    assert_eq!((scheduler.units(), scheduler.unit_rows()), (10, 30));
+    assert_eq!(scheduler.take_units().len(), 10);
+    assert_eq!((scheduler.units(), scheduler.unit_rows()), (0, 0));
+    assert_eq!(scheduler.units_made(), 10);
+}

@@ -8,7 +8,8 @@ mod webhooks;
 
 use crate::endpoint::{Definition, Failing, Pace, SLOW_MS, State, StatsDelta, TEST};
 use crate::record::{
-    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Wanted,
+    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Units,
+    Wanted,
 };
 use slab::Slab;
 use std::cmp::Reverse;
@@ -47,6 +48,8 @@ const BARE_FROM: usize = 4 << 10;
 const DUE_PAUSE_MS: u64 = 20;
 /// Deliveries of an endpoint in memory, up to which its retries stay there while retries of others are still to be read.
 const RETRIES_AHEAD: u32 = 64;
+/// Deliveries that users want now, whose rows are remembered to be fetched one by one.
+const HURRIED_MOST: usize = 1_000;
 /// How far ahead retries are read into memory.
 const DUE_WINDOW_MS: i64 = 60_000;
 
@@ -220,13 +223,21 @@ pub struct Scheduler {
     held: BinaryHeap<Reverse<(u64, usize)>>,
     /// Endpoints with outcomes that a crash may take.
     unsaved: Vec<usize>,
+    /// The same as they were when [`Scheduler::mark_unsaved`] was called, with how many of each.
+    marked: Vec<(Uuid, u32)>,
     /// Whether some endpoint starts nothing until its outcomes are safe.
     waits_for_saving: bool,
     /// Retries up to this one are in memory.
     due_position: Option<(i64, Uuid)>,
     due_full: bool,
+    /// Whether retries are to be read from the beginning again when they have been read to the end.
+    due_again: bool,
+    /// Deliveries that users want now, and whose rows are to be fetched.
+    hurried: Vec<Uuid>,
     last_seq: i64,
-    done: Vec<Unit>,
+    done: Units,
+    /// Units that were given away for writing so far.
+    units_taken: u64,
 }
 
 impl Scheduler {
@@ -257,13 +268,43 @@ impl Scheduler {
 
     /// No crash takes an outcome any more of what has ended so far.
     pub fn saved(&mut self) {
-        self.waits_for_saving = false;
-        for index in std::mem::take(&mut self.unsaved) {
-            if let Some(state) = self.endpoints.get_mut(index) {
-                state.unsaved = 0;
-                self.list(index);
+        self.mark_unsaved();
+        self.saved_to_mark();
+    }
+
+    /// Remembers what has ended so far, for [`Scheduler::saved_to_mark`]. All of it must have become units, as after
+    /// [`Scheduler::flush_ended`].
+    pub fn mark_unsaved(&mut self) {
+        self.marked.clear();
+        for &index in &self.unsaved {
+            if let Some(state) = self.endpoints.get(index) {
+                self.marked.push((state.definition.id, state.unsaved));
             }
         }
+        // The place of one that is gone may be another's by now, who stands in the list twice.
+        self.marked.sort_unstable();
+        self.marked.dedup();
+    }
+
+    /// No crash takes an outcome any more of what had ended at the last mark.
+    pub fn saved_to_mark(&mut self) {
+        self.waits_for_saving = false;
+        for (webhook, count) in std::mem::take(&mut self.marked) {
+            if let Some(&index) = self.by_webhook.get(&webhook) {
+                let state = &mut self.endpoints[index];
+                state.unsaved = state.unsaved.saturating_sub(count);
+            }
+        }
+        // Those that may still not start say so again.
+        for place in 0..self.unsaved.len() {
+            self.list(self.unsaved[place]);
+        }
+        let endpoints = &self.endpoints;
+        self.unsaved.retain(|&index| {
+            endpoints
+                .get(index)
+                .is_some_and(|it| it.unsaved > 0 && !it.gone)
+        });
     }
 
     /// Requests under way.

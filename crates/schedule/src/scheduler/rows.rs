@@ -6,13 +6,26 @@ impl Scheduler {
     /// What is to be written now.
     #[must_use]
     pub fn take_units(&mut self) -> Vec<Unit> {
-        std::mem::take(&mut self.done)
+        self.units_taken += self.done.len() as u64;
+        self.done.take()
     }
 
     /// How many units wait to be written.
     #[must_use]
     pub fn units(&self) -> usize {
         self.done.len()
+    }
+
+    /// How many deliveries they write of.
+    #[must_use]
+    pub fn unit_rows(&self) -> usize {
+        self.done.rows()
+    }
+
+    /// How many units there have been so far, those that were written among them.
+    #[must_use]
+    pub fn units_made(&self) -> u64 {
+        self.units_taken + self.done.len() as u64
     }
 
     /// A unit has been written.
@@ -58,12 +71,34 @@ impl Scheduler {
     fn hurried(&mut self, Hurried { delivery, webhook }: Hurried) {
         match self.by_id.get(&delivery) {
             Some(&key) => self.fire(key, delivery),
-            None => {
+            // As many as that are found as others are that have come by themselves.
+            None if self.hurried.len() >= HURRIED_MOST => {
                 self.requeued(webhook);
-                // A test is due, whether its webhook is active or not.
                 self.reread_due();
             }
+            None => self.hurried.push(delivery),
         }
+    }
+
+    /// At most so many deliveries that users want now, and that are not in memory: their rows are to be fetched, and given to
+    /// [`Scheduler::hurried_rows`].
+    #[must_use]
+    pub fn wants_hurried(&mut self, most: usize) -> Vec<Uuid> {
+        self.hurried.drain(..most.min(self.hurried.len())).collect()
+    }
+
+    /// Rows that [`Scheduler::wants_hurried`] asked for; those that are not there any more have ended.
+    pub fn hurried_rows(&mut self, rows: Vec<Recorded>, now: Now) {
+        for row in rows {
+            if let Some(&index) = self.by_webhook.get(&row.webhook) {
+                self.absorb(index, row, now, false);
+            }
+        }
+    }
+
+    /// Rows that [`Scheduler::wants_hurried`] asked for could not be read, and are to be asked for again.
+    pub fn put_back_hurried(&mut self, deliveries: Vec<Uuid>) {
+        self.hurried.extend(deliveries);
     }
 
     /// Figures that were counted since the last call.
@@ -110,7 +145,7 @@ impl Scheduler {
         !self.counted.is_empty()
     }
 
-    /// Webhooks that want rows of the queue. Only to be asked, and the answer fetched, while nothing waits to be written.
+    /// Webhooks that want rows of the queue. Units may wait to be written meanwhile: their rows are read once they are there.
     #[must_use]
     pub fn wants_rows(&mut self, most: usize) -> Vec<Wanted> {
         let mut wanting = Vec::new();
@@ -172,8 +207,7 @@ impl Scheduler {
         self.feed(index);
     }
 
-    /// The key after which retries are to be read, and up to when; `None`: not yet. The same condition holds
-    /// as for [`Scheduler::wants_rows`].
+    /// The key after which retries are to be read, and up to when; `None`: not yet.
     #[must_use]
     pub fn wants_due(&self, now: Now) -> Option<((i64, Uuid), i64)> {
         let until = now.unix_ms + DUE_WINDOW_MS;
@@ -200,7 +234,7 @@ impl Scheduler {
             let state = self.endpoints.get(index);
             state.is_none_or(|state| state.gone || self.room_for(state) > 0)
         };
-        if self.hungry.iter().any(room) {
+        if !self.hurried.is_empty() || self.hungry.iter().any(room) {
             return Some(0);
         }
         if self.wants_due(now).is_some() {
@@ -227,12 +261,20 @@ impl Scheduler {
         }
         self.due_full = full.is_some();
         self.due_position = full.or(Some((until, Uuid::max())));
+        if self.due_again && !self.due_full {
+            self.due_again = false;
+            self.due_position = None;
+        }
     }
 
-    /// Retries are read from the beginning again: some may have come by a restore.
+    /// Retries are read from the beginning again: some may have come by a restore. If they are being read, that comes to its
+    /// end first: whoever asks for this again and again keeps nobody's from being read.
     pub fn reread_due(&mut self) {
-        self.due_position = None;
-        self.due_full = false;
+        if self.due_full {
+            self.due_again = true;
+        } else {
+            self.due_position = None;
+        }
     }
 
     /// The queue holds rows behind `after` that memory does not.
