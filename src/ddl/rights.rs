@@ -93,7 +93,9 @@ static STRANGERS: Statement = Statement::new(
           UNION ALL
           SELECT 'TYPE', t.oid::pg_catalog.regtype::text, t.typowner
             FROM pg_catalog.pg_type t JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.objid = t.oid
-           WHERE d.deptype = 'e' AND d.refobjid = (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname = 'webhooks')
+           -- Not the row types of tables and views, which go with these and count as members since PostgreSQL 18.
+           WHERE t.typrelid = 0 AND t.typcategory <> 'A'
+             AND d.deptype = 'e' AND d.refobjid = (SELECT e.oid FROM pg_catalog.pg_extension e WHERE e.extname = 'webhooks')
           UNION ALL
           SELECT 'FUNCTION', p.oid::pg_catalog.regprocedure::text, p.proowner
             FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid
