@@ -344,3 +344,29 @@ def test_who_wants_one_delivery_now_again_and_again_keeps_no_retry_of_others_wai
     finally:
         over.set()
         asking.join()
+
+
+@NO_LIMIT
+def test_large_retries_that_follow_small_ones_do_not_fill_the_memory(bulk):
+    """They come due together, after small rows of the queue were read."""
+    db, large, count = bulk.db, 250_000, 1_000
+    bulk.receiver.answer("/bulk", hang())
+    db.emit_many(100)
+    db.execute(
+        "SELECT count(webhooks.emit(%s, jsonb_build_object('object', 'activity', 'text', repeat('x', %s))))"
+        " FROM generate_series(1, %s)",
+        BULK,
+        large,
+        count,
+    )
+    bulk.waiting(100 + count)
+    db.stop_worker()
+    db.execute("UPDATE webhooks.queue SET attempts = 1, due = date_trunc('second', now()) + interval '3 s'")
+    db.execute("UPDATE webhooks.queue SET due = now() WHERE id IN (SELECT id FROM webhooks.queue ORDER BY seq LIMIT 100)")
+    bulk.receiver.answer("/bulk", 200)
+    worker = db.start_worker()
+    before = peak_bytes(worker)
+    db.wait_for_states(bulk.webhook, timeout=40, delivered=101 + count)
+    taken = peak_bytes(worker) - before
+    print(f"{taken >> 20} MB for {large * count >> 20} MB of events")
+    assert taken < 120 << 20

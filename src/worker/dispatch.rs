@@ -23,7 +23,7 @@ use webhooks_schedule::{Addressed, Hurried, OutboxKey, Position, Snapshot, Stret
 /// Rows read at once, at most: their data are all in memory together.
 const READ: usize = 256;
 /// How many bytes of data are read at once: a page ends with the row that reaches this.
-const READ_BYTES: usize = 2 << 20;
+pub(super) const READ_BYTES: usize = 2 << 20;
 /// Rows looked at ahead at once, at most: as many as are written between two looks. Few of them are taken.
 const LOOK_AHEAD: usize = 2_048;
 /// How many rows can be read in the time that a statement takes by itself.

@@ -1,5 +1,6 @@
 //! Queue rows into memory: backlogs of webhooks, and retries that come due.
 
+use super::dispatch::READ_BYTES;
 use super::unreadable::suspects;
 use super::{FETCH, Worker};
 use crate::seam::clock;
@@ -24,7 +25,9 @@ const DUE: usize = 1_000;
 /// Rows of one webhook may share a place in order, when a user had them queued: a page does not end between two of these.
 static BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
-             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
+             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END,
+             pg_catalog.octet_length(e.data),
+             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END
         FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS w(id, after, most)
        CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
                             WHERE q.webhook_id = w.id AND q.seq > w.after
@@ -55,7 +58,9 @@ const OF_WEBHOOKS: &[pg_sys::Oid] = &[
 ];
 static COMING_DUE: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
-             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
+             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END,
+             pg_catalog.octet_length(e.data),
+             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END
         FROM (SELECT * FROM webhooks.queue q
                WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3 AND q.id <> ALL ($5)
                ORDER BY q.due, q.id LIMIT $4) q
@@ -72,7 +77,9 @@ static LOOK_INTO_COMING_DUE: Statement = Statement::new(
 );
 static NAMED: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
-             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END
+             e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END,
+             pg_catalog.octet_length(e.data),
+             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END
         FROM webhooks.queue q
         LEFT JOIN webhooks.event e ON e.id = q.event_id
        WHERE q.id = ANY ($1) AND q.id <> ALL ($2)",
@@ -98,24 +105,30 @@ impl Worker {
     /// Fetches what users want now; whether that could be read.
     fn fetch_hurried(&mut self) -> bool {
         let most = self.affordable(EACH.1);
-        let wanted = self.scheduler.wants_hurried(most);
+        let mut wanted = self.scheduler.wants_hurried(most);
         if wanted.is_empty() {
             return true;
         }
-        let args = |worker: &Self| [sql::uuids(wanted.iter().copied()), worker.set_aside.arg()];
+        let args = |wanted: &[Uuid], worker: &Self| {
+            [sql::uuids(wanted.iter().copied()), worker.set_aside.arg()]
+        };
         let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
-            sql::connect(|spi| recorded(&spi.read(&NAMED, &args(self))))
+            sql::connect(|spi| recorded(&spi.read(&NAMED, &args(&wanted, self))))
         });
         match fetched {
-            Ok(rows) => {
+            Ok((rows, cut)) => {
                 self.learn_size_of(&rows);
+                if cut {
+                    wanted.retain(|id| rows.iter().all(|row| row.id != *id));
+                    self.scheduler.put_back_hurried(wanted);
+                }
                 let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                 self.scheduler.hurried_rows(rows, clock::now());
                 true
             }
             Err(error) => {
                 let damaged = self.set_aside_unreadable(FETCH, &error, |worker, spi| {
-                    suspects(&spi.read(&LOOK_INTO_NAMED, &args(worker)))
+                    suspects(&spi.read(&LOOK_INTO_NAMED, &args(&wanted, worker)))
                 });
                 self.scheduler.put_back_hurried(wanted);
                 if !damaged {
@@ -151,8 +164,10 @@ impl Worker {
                 sql::connect(|spi| recorded(&spi.read(&BACKLOG, &args(self))))
             });
             match fetched {
-                Ok(rows) => {
+                Ok((rows, cut)) => {
                     self.learn_size_of(&rows);
+                    // They are in the order of their webhooks.
+                    let cut = rows.last().filter(|_| cut).map(|row| row.webhook);
                     let mut of: HashMap<Uuid, Vec<Fetched>> = HashMap::new();
                     for row in rows {
                         of.entry(row.webhook).or_default().push(row);
@@ -160,7 +175,8 @@ impl Worker {
                     let now = clock::now();
                     for Wanted { webhook, most, .. } in wanting {
                         let rows = of.remove(&webhook).unwrap_or_default();
-                        let more = rows.len() >= most.min(each);
+                        let left_out = cut.is_some_and(|last| webhook >= last);
+                        let more = left_out || rows.len() >= most.min(each);
                         let upto = rows.last().map(|row| row.seq);
                         let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                         self.scheduler.rows(webhook, rows, upto, more, now);
@@ -199,10 +215,10 @@ impl Worker {
             sql::connect(|spi| recorded(&spi.read(&COMING_DUE, &args(self))))
         });
         match fetched {
-            Ok(rows) => {
+            Ok((rows, cut)) => {
                 self.learn_size_of(&rows);
                 let last = rows.last().and_then(|row| Some((row.due_ms?, row.id)));
-                let full = last.filter(|_| rows.len() >= most);
+                let full = last.filter(|_| cut || rows.len() >= most);
                 let rows = rows.into_iter().filter_map(|row| row.recorded).collect();
                 self.scheduler.due_rows(rows, until, full, now);
             }
@@ -234,41 +250,61 @@ struct Fetched {
     recorded: Option<Recorded>,
 }
 
-/// Rows of a statement whose columns are those of the two above. Deliveries of one event share it.
-fn recorded(rows: &sql::Rows<'_>) -> Vec<Fetched> {
+/// Rows of a statement whose columns are those of the ones above, until their data reach [`READ_BYTES`]; whether others
+/// follow. Deliveries of one event share it. Data that are compressed or out of line are measured without being read.
+fn recorded(rows: &sql::Rows<'_>) -> (Vec<Fetched>, bool) {
     let mut events: HashMap<Uuid, Arc<Event>> = HashMap::new();
-    (0..rows.len())
-        .filter_map(|row| {
-            let (id, webhook) = (rows.uuid(row, 1)?, rows.uuid(row, 2)?);
-            let (seq, due_ms) = (rows.get(row, 4)?, rows.time(row, 7));
-            let event_id = rows.uuid(row, 3)?;
-            if !events.contains_key(&event_id)
-                && let Some(event) = event(rows, row, event_id)
-            {
-                events.insert(event_id, Arc::new(event));
-            }
-            let recorded = events.get(&event_id).and_then(|event| {
-                Some(Recorded {
-                    id,
-                    webhook,
-                    event: Arc::clone(event),
-                    seq,
-                    attempts: u32::try_from(rows.get::<i32>(row, 5)?).unwrap_or(0),
-                    attempts_before: u32::try_from(rows.get::<i32>(row, 6)?).unwrap_or(0),
-                    due_ms,
-                    created_ms: rows.time(row, 8)?,
-                    undecided: rows.get(row, 12),
-                })
-            });
-            Some(Fetched {
-                id,
-                webhook,
-                seq,
-                due_ms,
-                recorded,
-            })
+    let (mut fetched, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+    for row in 0..rows.len() {
+        if bytes >= READ_BYTES {
+            return (fetched, true);
+        }
+        let size = |column| rows.get::<i32>(row, column).unwrap_or(0).unsigned_abs() as usize;
+        bytes += size(14);
+        if rows
+            .uuid(row, 3)
+            .is_some_and(|id| !events.contains_key(&id))
+        {
+            bytes += size(13);
+        }
+        fetched.extend(fetched_row(rows, row, &mut events));
+    }
+    (fetched, false)
+}
+
+fn fetched_row(
+    rows: &sql::Rows<'_>,
+    row: usize,
+    events: &mut HashMap<Uuid, Arc<Event>>,
+) -> Option<Fetched> {
+    let (id, webhook) = (rows.uuid(row, 1)?, rows.uuid(row, 2)?);
+    let (seq, due_ms) = (rows.get(row, 4)?, rows.time(row, 7));
+    let event_id = rows.uuid(row, 3)?;
+    if !events.contains_key(&event_id)
+        && let Some(event) = event(rows, row, event_id)
+    {
+        events.insert(event_id, Arc::new(event));
+    }
+    let recorded = events.get(&event_id).and_then(|event| {
+        Some(Recorded {
+            id,
+            webhook,
+            event: Arc::clone(event),
+            seq,
+            attempts: u32::try_from(rows.get::<i32>(row, 5)?).unwrap_or(0),
+            attempts_before: u32::try_from(rows.get::<i32>(row, 6)?).unwrap_or(0),
+            due_ms,
+            created_ms: rows.time(row, 8)?,
+            undecided: rows.get(row, 12),
         })
-        .collect()
+    });
+    Some(Fetched {
+        id,
+        webhook,
+        seq,
+        due_ms,
+        recorded,
+    })
 }
 
 fn event(rows: &sql::Rows<'_>, row: usize, id: Uuid) -> Option<Event> {
