@@ -218,6 +218,7 @@ def test_bulk_itself_goes_out_in_order(bulk):
     bulk.db.emit(BULK, {"object": "activity", "n": 0})
     bulk.receiver.wait(1 + AT_LEAST, "/bulk", timeout=30)
     bulk.waiting(1_500)
+    bulk.db.wait_until("SELECT count(*) FROM webhooks.outbox", 0)
     sent = [request.data["n"] for request in bulk.receiver.to("/bulk")[1:]]
     assert set(sent) <= set(range(1, 1_100)), "the first of the statement, and nothing that came after it"
     waiting = bulk.db.rows(
