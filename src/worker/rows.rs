@@ -250,8 +250,10 @@ struct Fetched {
     recorded: Option<Recorded>,
 }
 
-/// Rows of a statement whose columns are those of the ones above, until their data reach [`READ_BYTES`]; whether others
-/// follow. Rows that share their place are taken together. Deliveries of one event share it. Data that are compressed or out of line are measured without being read.
+/// Rows of a statement whose columns are those of the ones above, until their data reach
+/// [`READ_BYTES`]; whether others follow. Rows that share their place are taken together, and
+/// deliveries of one event share it. Data that are compressed or out of line are measured without
+/// being read.
 fn recorded(rows: &sql::Rows<'_>) -> (Vec<Fetched>, bool) {
     let mut events: HashMap<Uuid, Arc<Event>> = HashMap::new();
     let (mut fetched, mut bytes) = (Vec::with_capacity(rows.len()), 0);
