@@ -54,6 +54,16 @@ class Bulk:
         """Waits until so many deliveries of the webhook wait in the queue."""
         self.db.wait_until("SELECT count(*) FROM webhooks.queue", lambda n: n >= least, timeout=timeout)
 
+    def emit_large(self, count, size):
+        """Events with a text of so many bytes, in one statement."""
+        self.db.execute(
+            "SELECT count(webhooks.emit(%s, jsonb_build_object('object', 'activity', 'text', repeat('x', %s))))"
+            " FROM generate_series(1, %s)",
+            BULK,
+            size,
+            count,
+        )
+
     def other_is_prompt(self, probes=PROBES):
         """Sends events for the other webhook, one after the other: each arrives in time."""
         late, longest = [], 0.0
@@ -236,13 +246,7 @@ def test_large_events_that_follow_small_ones_do_not_fill_the_memory(bulk):
     bulk.db.settle()
     worker = bulk.db.wait_for_worker()
     before = peak_bytes(worker)
-    bulk.db.execute(
-        "SELECT count(webhooks.emit(%s, jsonb_build_object('object', 'activity', 'text', repeat('x', %s))))"
-        " FROM generate_series(1, %s)",
-        BULK,
-        large,
-        count,
-    )
+    bulk.emit_large(count, large)
     bulk.receiver.wait(201, "/bulk", timeout=60)
     taken = peak_bytes(worker) - before
     print(f"{taken >> 20} MB for {large * count >> 20} MB of events")
@@ -298,11 +302,11 @@ def test_ten_webhooks_that_wait_for_their_limit(bulk):
 
 
 @NO_LIMIT
-def test_rows_that_share_their_place_are_all_sent(bulk):
+@pytest.mark.parametrize(("count", "size"), [(500, 1), (100, 300_000)])
+def test_rows_that_share_their_place_are_all_sent(bulk, count, size):
     """They come from users who retry and replay within a millisecond, and a page of the queue may end among them."""
-    count = 500
     bulk.receiver.answer("/bulk", hang())
-    bulk.db.emit_many(count)
+    bulk.emit_large(count, size)
     bulk.waiting(count)
     bulk.db.stop_worker()
     bulk.db.execute(
@@ -356,13 +360,7 @@ def test_large_retries_that_follow_small_ones_do_not_fill_the_memory(bulk):
     db, large, count = bulk.db, 250_000, 1_000
     bulk.receiver.answer("/bulk", hang())
     db.emit_many(100)
-    db.execute(
-        "SELECT count(webhooks.emit(%s, jsonb_build_object('object', 'activity', 'text', repeat('x', %s))))"
-        " FROM generate_series(1, %s)",
-        BULK,
-        large,
-        count,
-    )
+    bulk.emit_large(count, large)
     bulk.waiting(100 + count)
     db.stop_worker()
     db.execute("UPDATE webhooks.queue SET attempts = 1, due = date_trunc('second', now()) + interval '3 s'")

@@ -250,13 +250,17 @@ struct Fetched {
     recorded: Option<Recorded>,
 }
 
-/// Rows of a statement whose columns are those of the ones above, until their data reach [`READ_BYTES`]; whether others
-/// follow. Deliveries of one event share it. Data that are compressed or out of line are measured without being read.
+/// Rows of a statement whose columns are those of the ones above, until their data reach
+/// [`READ_BYTES`]; whether others follow. Rows that share their place are taken together, and
+/// deliveries of one event share it. Data that are compressed or out of line are measured without
+/// being read.
 fn recorded(rows: &sql::Rows<'_>) -> (Vec<Fetched>, bool) {
     let mut events: HashMap<Uuid, Arc<Event>> = HashMap::new();
     let (mut fetched, mut bytes) = (Vec::with_capacity(rows.len()), 0);
     for row in 0..rows.len() {
-        if bytes >= READ_BYTES {
+        let place = (rows.uuid(row, 2), rows.get(row, 4));
+        let shares = |last: &Fetched| (Some(last.webhook), Some(last.seq)) == place;
+        if bytes >= READ_BYTES && !fetched.last().is_some_and(shares) {
             return (fetched, true);
         }
         let size = |column| rows.get::<i32>(row, column).unwrap_or(0).unsigned_abs() as usize;
