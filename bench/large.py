@@ -14,6 +14,9 @@ from figures import Figure, ratio
 ROUNDS = 3
 MEGABYTES = 200
 TIME_GOAL, MEMORY_GOAL_MB = 1.1, 20
+# What a statement takes that touches no large value is too short for a ratio: to write an event takes as long. Of these the
+# bench says how much longer they take.
+SHORT_SECONDS, EVENT_GOAL_MS = 0.01, 1.0
 SIZE = MEGABYTES << 20
 SETTINGS = {"shared_buffers": "16MB"}
 
@@ -44,9 +47,13 @@ TRIGGERS = """
 def prepare(db, type_name, expression):
     """Both tables, and the value to insert. A webhook subscribes; no worker takes its share of the cores."""
     db.execute("CREATE TYPE pair AS (number int, words text)")
-    db.execute(f"CREATE TABLE stored AS SELECT {expression} AS v")
+    db.execute(f"CREATE TABLE stored (v {type_name})")
     for table in (OURS, EMPTY):
         db.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, note text, v {type_name})")
+    # What is large is compressed already, as a rule, and PostgreSQL leaves it as it is.
+    for table in ("stored", OURS, EMPTY):
+        db.execute(f"ALTER TABLE {table} ALTER COLUMN v SET STORAGE EXTERNAL")
+    db.execute(f"INSERT INTO stored SELECT {expression}")
     db.execute(TRIGGERS)
     db.attach(OURS)
     db.create_webhook("http://127.0.0.1:9/", ["memory.*"])
@@ -97,7 +104,11 @@ def run(report):
             extra = Figure([a - b for (_, a), (_, b) in zip(ours, empty, strict=True)], "MB", 1)
             report.tell("large values", f"{what}: an empty trigger", seconds[1])
             report.tell("large values", f"{what}: attached", seconds[0])
-            report.at_most(
-                "large values", f"{what}: time against an empty trigger", ratio(*seconds), TIME_GOAL
-            )
+            if seconds[1].median < SHORT_SECONDS:
+                longer = [1000 * (a - b) for (a, _), (b, _) in zip(ours, empty, strict=True)]
+                longer = Figure(longer, "ms", 2)
+                report.at_most("large values", f"{what}: time beyond an empty trigger", longer, EVENT_GOAL_MS)
+            else:
+                figure = ratio(*seconds)
+                report.at_most("large values", f"{what}: time against an empty trigger", figure, TIME_GOAL)
             report.at_most("large values", f"{what}: memory beyond an empty trigger", extra, MEMORY_GOAL_MB)
