@@ -207,6 +207,7 @@ def test_many_endpoints_that_never_answer(bulk):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         bulk.db.execute("SELECT webhooks.create_webhook(%s, %s) FROM generate_series(1, 500)", url, [BULK])
         bulk.db.emit_many(100)
+        bulk.waiting(40_000)
         bulk.other_is_prompt()
 
 
