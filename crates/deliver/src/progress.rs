@@ -1,4 +1,4 @@
-//! How far a request has come, for whoever wants to look: told by the fiber that makes it, through one byte.
+//! How far a request has come. The fiber that makes the request stores it in one byte.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -44,7 +44,7 @@ impl Phase {
     }
 }
 
-/// Where the phase of a request is told; the default tells nobody.
+/// Where the phase of a request is stored. The default stores it nowhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress(Option<&'static AtomicU8>);
 

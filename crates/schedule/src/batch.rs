@@ -31,7 +31,7 @@ pub struct QueueRow<'a> {
     pub undecided: bool,
 }
 
-/// What is to be written, in any order but that `late` comes after `log`, and `hurried` last.
+/// Rows to write, in any order, except that `late` comes after `log` and `hurried` comes last.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// Rows of the outbox to remove.

@@ -169,7 +169,7 @@ impl Unit {
     }
 }
 
-/// Units in the order in which they are to be written.
+/// Units, in the order of writing.
 #[derive(Debug, Default)]
 pub struct Units {
     list: Vec<Unit>,

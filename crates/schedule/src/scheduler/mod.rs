@@ -230,9 +230,9 @@ pub struct Scheduler {
     /// Retries up to this one are in memory.
     due_position: Option<(i64, Uuid)>,
     due_full: bool,
-    /// Whether retries are to be read from the beginning again when they have been read to the end.
+    /// Once the running scan of retries has reached its end, another begins with the first retry.
     due_again: bool,
-    /// Deliveries that users want now, and whose rows are to be fetched.
+    /// Deliveries that users want now. Their rows must still be fetched.
     hurried: Vec<Uuid>,
     last_seq: i64,
     done: Units,

@@ -80,8 +80,8 @@ impl Scheduler {
         }
     }
 
-    /// At most so many deliveries that users want now, and that are not in memory: their rows are to be fetched, and given to
-    /// [`Scheduler::hurried_rows`].
+    /// At most `most` deliveries that users want now and that are not in memory. The caller fetches their rows and gives
+    /// them to [`Scheduler::hurried_rows`].
     #[must_use]
     pub fn wants_hurried(&mut self, most: usize) -> Vec<Uuid> {
         self.hurried.drain(..most.min(self.hurried.len())).collect()
