@@ -47,20 +47,17 @@ def pytest_collection_modifyitems(items):
 # one alone. Whoever wants in waits at the door first, so that a quiet one's turn comes.
 
 
-@pytest.fixture(scope="session")
-def meeting_place(tmp_path_factory, worker_id):
-    base = tmp_path_factory.getbasetemp()
-    return base if worker_id == "master" else base.parent
-
-
-@pytest.fixture(autouse=True)
-def turn(request, meeting_place):
-    alone = request.node.get_closest_marker("quiet") is not None
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """Around all else: the time that a test waits for its turn is none of its own, which has a limit."""
+    base = item.config._tmp_path_factory.getbasetemp()  # as the fixture tmp_path_factory has it
+    meeting_place = base.parent if hasattr(item.config, "workerinput") else base
+    alone = item.get_closest_marker("quiet") is not None
     with (meeting_place / "door").open("w") as door, (meeting_place / "room").open("w") as room:
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
-        yield
+        return (yield)
 
 
 # What becomes of a fault

@@ -3,7 +3,10 @@
 import contextlib
 import itertools
 import json
+import os
 import re
+import signal
+import threading
 import time
 import uuid
 
@@ -225,6 +228,30 @@ class Database:
     def settle(self, timeout=10):
         """Waits until nothing that has committed is waiting or under way."""
         self.wait_until("SELECT backlog = 0 AND in_flight = 0 FROM webhooks.status", timeout=timeout)
+
+    @contextlib.contextmanager
+    def stopped_between_transactions(self, worker, after="%", timeout=20):
+        """Stops the worker's process where it holds no lock that others wait for: in no transaction, after one that was
+        reported as `after` (a pattern of LIKE)."""
+        between = "SELECT query LIKE %s AND state = 'idle' FROM pg_stat_activity WHERE pid = %s"
+        deadline = time.monotonic() + timeout
+        try:
+            while not (self.one(between, after, worker) and self._stopped(worker, between, after)):
+                assert time.monotonic() < deadline
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+    def _stopped(self, worker, where, after):
+        """Stops it, and says whether it was there. A question that waits for one of its locks lets it go on."""
+        let_go = threading.Timer(1, os.kill, (worker, signal.SIGCONT))
+        os.kill(worker, signal.SIGSTOP)
+        let_go.start()
+        there = self.one(where, after, worker) and let_go.is_alive()
+        let_go.cancel()
+        if not there:
+            os.kill(worker, signal.SIGCONT)
+        return there
 
     def stop_worker(self):
         self.one("SELECT webhooks.stop_worker()")

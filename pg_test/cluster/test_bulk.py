@@ -1,10 +1,8 @@
 """Bulk work for one webhook delays another webhook's event by no more than 50 ms, whatever the bulk waits for."""
 
 import contextlib
-import os
 import re
 import secrets
-import signal
 import socket
 import threading
 import time
@@ -276,12 +274,9 @@ def test_a_damaged_event_among_those_looked_at_ahead_is_set_aside(bulk):
         db.emit(OTHER)
         bulk.receiver.wait(2, "/other")
         # The worker finds both at once.
-        os.kill(worker, signal.SIGSTOP)
-        try:
+        with db.stopped_between_transactions(worker):
             late.execute("COMMIT")
             db.emit(OTHER)
-        finally:
-            os.kill(worker, signal.SIGCONT)
     bulk.receiver.wait(3, "/other")
     assert db.one("SELECT count(*) FROM webhooks.outbox") > 256, "the damaged one was not read in its turn"
     db.wait_until("SELECT array_agg(stage) FROM webhooks.set_aside", ["dispatch"])

@@ -1,8 +1,6 @@
 """Retention removes as fast as events come, and never what somebody needs."""
 
 import contextlib
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -176,24 +174,6 @@ def test_a_restore_into_a_database_that_is_gone_keeps_nothing_in_the_next(db, ma
     fresh.wait_until("SELECT count(*) FROM webhooks.event", 0, timeout=30)
 
 
-@contextlib.contextmanager
-def stopped_between_steps(db, worker):
-    """Stops the worker where it has looked at the first blocks of the outbox, and is in no transaction."""
-    activity = "SELECT query = 'retention' AND state = 'idle' FROM pg_stat_activity WHERE pid = %s"
-    deadline = time.monotonic() + 20
-    try:
-        while True:
-            assert time.monotonic() < deadline
-            if db.one(activity, worker):
-                os.kill(worker, signal.SIGSTOP)
-                if db.one(activity, worker):
-                    break
-                os.kill(worker, signal.SIGCONT)
-        yield
-    finally:
-        os.kill(worker, signal.SIGCONT)
-
-
 @pytest.mark.slow
 @RETENTION
 def test_an_outbox_that_is_rewritten_while_it_is_looked_through_keeps_its_events(db):
@@ -213,7 +193,8 @@ def test_an_outbox_that_is_rewritten_while_it_is_looked_through_keeps_its_events
         db.execute("INSERT INTO webhooks.set_aside (id, stage, error) VALUES (%s, 'dispatch', 'damaged')", event)
     before = db.one("SELECT pg_relation_size('webhooks.outbox')")
     pid = db.start_worker()
-    with stopped_between_steps(db, pid):
+    # It has looked at the first blocks of the outbox.
+    with db.stopped_between_transactions(pid, after="retention"):
         db.execute("VACUUM FULL webhooks.outbox")
     assert db.one("SELECT pg_relation_size('webhooks.outbox')") < before
     fill(db, 1)
