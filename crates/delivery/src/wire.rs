@@ -1,0 +1,282 @@
+//! One HTTP/1.1 connection. It has no task of its own: whoever sends a request does the connection's work while it waits, so
+//! that a connection at rest costs nothing, and one that floods takes its own request's time.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+
+use crate::failure::Failure;
+use crate::head;
+use crate::progress::{Phase, Progress};
+use crate::stream::{Beginning, MAX_HEAD, Seen, Transport};
+use crate::sync::lock;
+use crate::tls;
+
+/// A body goes out in pieces of this size, so that it is seen how far it has come.
+const PIECE: usize = 64 * 1024;
+
+/// The body of a request. It takes no memory any more when it has been sent: to wait for the answer is most of a request's
+/// time.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    rest: Bytes,
+    progress: Progress,
+}
+
+impl Sent {
+    pub(crate) fn new(body: Bytes, progress: Progress) -> Sent {
+        Sent {
+            rest: body,
+            progress,
+        }
+    }
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE);
+        let piece = self.rest.split_to(length);
+        self.progress.is(if self.rest.is_empty() {
+            Phase::Waiting
+        } else {
+            Phase::Sending
+        });
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.remaining() as u64)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) failure: Failure,
+    /// The peer has closed or reset the connection, and not a byte of an answer has come.
+    pub(crate) unanswered: bool,
+}
+
+/// The head of an answer, and what will bring its body.
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    pub(crate) fields: HeaderMap,
+    /// `None`: it cannot be read.
+    pub(crate) body: Option<Incoming>,
+}
+
+impl Head {
+    /// Whether the body ends where the connection does.
+    pub(crate) fn is_without_length(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| {
+            !body.is_end_stream()
+                && body.size_hint().exact().is_none()
+                && !self.fields.contains_key(TRANSFER_ENCODING)
+        })
+    }
+}
+
+type Work = Connection<TokioIo<Seen>, Sent>;
+
+/// A connection.
+pub(crate) struct Wire {
+    sender: SendRequest<Sent>,
+    /// `None` when it has ended.
+    work: Option<Box<Work>>,
+    beginning: Arc<Mutex<Beginning>>,
+    pub(crate) born: Instant,
+    pub(crate) peer: IpAddr,
+}
+
+impl Wire {
+    /// Speaks HTTP on a stream to `peer`.
+    pub(crate) async fn new(
+        transport: Transport,
+        peer: IpAddr,
+        born: Instant,
+    ) -> Result<Wire, Failure> {
+        let (seen, beginning) = Seen::new(transport);
+        let (sender, work) = Builder::new()
+            .preserve_header_case(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
+            .max_buf_size(2 * MAX_HEAD)
+            .max_header_size(MAX_HEAD)
+            .handshake(TokioIo::new(seen))
+            .await
+            .map_err(|_| Failure::Internal)?;
+        Ok(Wire {
+            sender,
+            work: Some(Box::new(work)),
+            beginning,
+            born,
+            peer,
+        })
+    }
+
+    /// Sends a request and waits for the head of its answer, for as long as the caller lets it.
+    pub(crate) async fn send(&mut self, request: Request<Sent>) -> Result<Head, Broken> {
+        lock(&self.beginning).clear();
+        let Wire { sender, work, .. } = self;
+        let mut answered = pin!(sender.try_send_request(request));
+        let result = poll_fn(|cx| {
+            let works = go_on(work, cx);
+            let answered = answered.as_mut().poll(cx);
+            if answered.is_pending() && !works {
+                return Poll::Ready(None);
+            }
+            answered.map(Some)
+        })
+        .await;
+        match result {
+            Some(Ok(answer)) => Ok(whole(answer)),
+            Some(Err(error)) => self.broken(error.error()),
+            None => Err(Broken {
+                failure: Failure::ConnectionClosed,
+                unanswered: !lock(&self.beginning).is_there(),
+            }),
+        }
+    }
+
+    fn broken(&mut self, error: &hyper::Error) -> Result<Head, Broken> {
+        let beginning = lock(&self.beginning);
+        if is_too_large(error)
+            && let Some((status, fields)) = head::read(beginning.bytes())
+        {
+            return Ok(Head {
+                status,
+                fields,
+                body: None,
+            });
+        }
+        let failure = failure(error);
+        let ended = matches!(
+            failure,
+            Failure::ConnectionClosed | Failure::ConnectionReset
+        );
+        Err(Broken {
+            failure,
+            unanswered: ended && !beginning.is_there(),
+        })
+    }
+
+    /// The next piece of the body; `None` at its end, and when it breaks off. With `now`, `None` also when none is there.
+    pub(crate) async fn piece(
+        &mut self,
+        body: &mut Incoming,
+        now: bool,
+    ) -> Option<Result<Bytes, ()>> {
+        poll_fn(|cx| {
+            loop {
+                go_on(&mut self.work, cx);
+                let frame = match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Pending if now => return Poll::Ready(None),
+                    other => ready!(other),
+                };
+                return Poll::Ready(match frame {
+                    None => None,
+                    Some(Err(_)) => Some(Err(())),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => Some(Ok(data)),
+                        Err(_) => continue, // trailers
+                    },
+                });
+            }
+        })
+        .await
+    }
+
+    /// Whether the connection can carry another request; after the answer to the last has been read to its end.
+    pub(crate) async fn is_reusable(&mut self) -> bool {
+        poll_fn(|cx| {
+            let ready = go_on(&mut self.work, cx)
+                && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(())));
+            Poll::Ready(ready)
+        })
+        .await
+    }
+}
+
+/// Does what there is to do; `false` when the connection has ended.
+fn go_on(work: &mut Option<Box<Work>>, cx: &mut Context<'_>) -> bool {
+    if let Some(going) = work
+        && Pin::new(&mut **going).poll(cx).is_ready()
+    {
+        *work = None;
+    }
+    work.is_some()
+}
+
+fn whole(answer: Response<Incoming>) -> Head {
+    let (parts, body) = answer.into_parts();
+    Head {
+        status: parts.status.as_u16(),
+        fields: parts.headers,
+        body: Some(body),
+    }
+}
+
+/// hyper's error in words for tenants. hyper's own say no more than these, but may quote the peer one day.
+fn failure(error: &hyper::Error) -> Failure {
+    if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        return Failure::ConnectionClosed;
+    }
+    if is_too_large(error) {
+        return Failure::BrokenResponse("headers too large");
+    }
+    if error.is_parse() {
+        return Failure::BrokenResponse(unparsed(&error.to_string()));
+    }
+    let io = error.source().and_then(|it| it.downcast_ref::<io::Error>());
+    match io {
+        Some(error) => tls::failure_in(error).unwrap_or_else(|| Failure::from(error)),
+        // An answer that was not asked for, among others.
+        None => Failure::BrokenResponse("not http"),
+    }
+}
+
+/// More bytes, or more fields, than hyper has room for. It tells this to servers by a method and to clients by words alone.
+fn is_too_large(error: &hyper::Error) -> bool {
+    error.is_parse() && error.to_string().contains("head is too large")
+}
+
+/// Which kinds of errors of its parser hyper tells apart.
+fn unparsed(words: &str) -> &'static str {
+    const KNOWN: [(&str, &str); 3] = [
+        ("HTTP version", "http version"),
+        ("content-length", "invalid length"),
+        ("transfer-encoding", "conflicting lengths"),
+    ];
+    KNOWN
+        .iter()
+        .find(|(word, _)| words.contains(word))
+        .map_or("not http", |(_, words)| words)
+}
