@@ -1,5 +1,5 @@
 //! The worker of one database: dispatch, claim, settle, in one loop on the main thread. Requests are made
-//! by the threads of `webhooks_deliver`, which know nothing of Postgres.
+//! by the threads of `webhooks_delivery`, which know nothing of Postgres.
 
 mod definitions;
 mod dispatch;
@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use unreadable::SetAside;
 use upkeep::Upkeep;
-use webhooks_deliver::{Job, Network, Outcome, Pool, StartError};
+use webhooks_delivery::{Job, Network, Outcome, Pool, StartError};
 use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler, Troubles};
 
 /// How often the outbox is looked at without having been woken: for prepared transactions, and rows from a
@@ -402,6 +402,7 @@ impl Worker {
                     event: claim.event,
                     target: claim.target,
                     endpoint,
+                    owner: claim.owner,
                     delivery: claim.delivery,
                     attempt: claim.attempt,
                     timeout: self.settings.request_timeout,

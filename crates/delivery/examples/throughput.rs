@@ -1,7 +1,8 @@
-//! How fast the pool is, and what a request costs: `throughput REQUESTS AT_ONCE URL…`
+//! How fast the pool is, and what a request costs: `throughput [--stock] REQUESTS AT_ONCE URL…`
 //!
 //! Sends REQUESTS requests to the URLs in turn, AT_ONCE at a time, and prints requests per second and CPU time per request,
-//! ours alone. THREADS in the environment sets the most delivery threads.
+//! ours alone. THREADS in the environment sets the most delivery threads. With `--stock`, by ureq on as many threads (to
+//! addresses only, not to names): what ours is measured against.
 //!
 //! ```text
 //! cargo run --release -p webhooks_delivery --example throughput -- 200000 32 http://127.0.0.1:8080/
@@ -10,15 +11,21 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{NextTimeout, TcpConnector};
 use uuid::Uuid;
 use webhooks_core::address::Guard;
 use webhooks_core::endpoint::{Endpoint, Rules};
-use webhooks_core::request::{Event, Target};
+use webhooks_core::request::{Event, Target, build};
 use webhooks_core::secret::Secret;
 use webhooks_delivery::{Job, Limits, Network, Pool, Progress};
 
@@ -37,9 +44,13 @@ struct Work {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let stock = arguments.first().is_some_and(|first| first == "--stock");
+    if stock {
+        arguments.remove(0);
+    }
     let [requests, at_once, urls @ ..] = arguments.as_slice() else {
-        panic!("usage: throughput REQUESTS AT_ONCE URL...");
+        panic!("usage: throughput [--stock] REQUESTS AT_ONCE URL...");
     };
     let work = Work {
         requests: requests.parse().unwrap(),
@@ -71,7 +82,11 @@ fn main() {
         }),
     };
     let (begun, cpu) = (Instant::now(), cpu_us());
-    let delivered = by_pool(&work);
+    let delivered = if stock {
+        by_stock(Arc::new(work))
+    } else {
+        by_pool(&work)
+    };
     let (took, cpu) = (begun.elapsed().as_secs_f64(), cpu_us() - cpu);
     println!(
         "{delivered} answers of 2xx, {:.0} requests/s, {:.1} us CPU per request",
@@ -132,4 +147,69 @@ fn by_pool(work: &Work) -> u64 {
         }
     }
     delivered
+}
+
+#[derive(Debug)]
+struct Literal;
+
+impl Resolver for Literal {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(uri.authority().unwrap().as_str().parse().unwrap());
+        Ok(addresses)
+    }
+}
+
+fn by_stock(work: Arc<Work>) -> u64 {
+    let config = Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_global(Some(TIMEOUT))
+        .max_idle_connections(work.at_once)
+        .max_idle_connections_per_host(work.at_once)
+        .build();
+    let agent = Agent::with_parts(config, TcpConnector::default(), Literal);
+    let (next, delivered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let threads: Vec<_> = (0..work.at_once)
+        .map(|_| {
+            let (agent, work, next, delivered) = (
+                agent.clone(),
+                Arc::clone(&work),
+                Arc::clone(&next),
+                Arc::clone(&delivered),
+            );
+            std::thread::spawn(move || {
+                loop {
+                    let token = next.fetch_add(1, Ordering::Relaxed);
+                    if token >= work.requests {
+                        return;
+                    }
+                    let endpoint = &work.endpoints[token as usize % work.endpoints.len()];
+                    let now = SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .unwrap()
+                        .as_secs();
+                    let id = Uuid::from_u128(u128::from(token));
+                    let request = build(&work.event, &work.target, id, 1, now as i64);
+                    let mut post = agent.post(endpoint.url.as_str());
+                    for (name, value) in &request.headers {
+                        post = post.header(name, value);
+                    }
+                    let mut answer = post.send(&request.body).unwrap();
+                    answer.body_mut().read_to_vec().unwrap();
+                    delivered.fetch_add(u64::from(answer.status().is_success()), Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    delivered.load(Ordering::Relaxed)
 }
