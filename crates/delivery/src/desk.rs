@@ -74,8 +74,8 @@ impl Desk {
         lock(&self.kept).clear();
     }
 
-    /// Closes what has waited too long. When to look again, if anything is left.
-    pub(crate) fn sweep(&self) -> Option<Instant> {
+    /// Closes what has waited too long. Whether anything is left.
+    pub(crate) fn sweep(&self) -> bool {
         lock(&self.kept).sweep(Instant::now())
     }
 

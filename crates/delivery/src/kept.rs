@@ -22,6 +22,9 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// No connection lives longer.
 const LIFE: Duration = Duration::from_secs(60);
 
+/// How often those that have waited too long are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// Until when a connection may wait that was made `born` and has just answered; `None`: it is not to be kept.
 ///
 /// `announced` is N of `Keep-Alive: timeout=N`.
@@ -64,6 +67,7 @@ pub(crate) struct Kept<C> {
     turns: BTreeMap<u64, Place>,
     next: u64,
     most: usize,
+    swept: Option<Instant>,
 }
 
 impl<C> Kept<C> {
@@ -74,6 +78,7 @@ impl<C> Kept<C> {
             turns: BTreeMap::new(),
             next: 0,
             most,
+            swept: None,
         }
     }
 
@@ -149,20 +154,23 @@ impl<C> Kept<C> {
         self.turns.clear();
     }
 
-    /// Closes those that have waited too long. When the next of them will have; `None`: none is left.
-    pub(crate) fn sweep(&mut self, now: Instant) -> Option<Instant> {
-        let turns = &mut self.turns;
-        self.places.retain(|_, waiting| {
-            waiting.retain(|it| {
-                let stays = it.until > now;
-                if !stays {
-                    turns.remove(&it.turn);
-                }
-                stays
+    /// Closes those that have waited too long, if it was not done in the last second. Whether any is left.
+    pub(crate) fn sweep(&mut self, now: Instant) -> bool {
+        if self.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            self.swept = Some(now);
+            let turns = &mut self.turns;
+            self.places.retain(|_, waiting| {
+                waiting.retain(|it| {
+                    let stays = it.until > now;
+                    if !stays {
+                        turns.remove(&it.turn);
+                    }
+                    stays
+                });
+                !waiting.is_empty()
             });
-            !waiting.is_empty()
-        });
-        self.places.values().flatten().map(|it| it.until).min()
+        }
+        !self.turns.is_empty()
     }
 
     /// How many wait.
@@ -252,11 +260,11 @@ mod tests {
         assert_eq!(kept.put(place("a"), HERE, now + SECOND, 1), None);
         assert_eq!(kept.put(place("b"), HERE, now + 2 * SECOND, 2), None);
         assert_eq!(kept.put(place("b"), HERE, now + 3 * SECOND, 3), None);
-        assert_eq!(kept.sweep(now), Some(now + SECOND));
+        assert!(kept.sweep(now));
         assert_eq!(kept.take(now + SECOND, &place("a"), &[HERE]), None);
-        assert_eq!(kept.sweep(now + 2 * SECOND), Some(now + 3 * SECOND));
+        assert!(kept.sweep(now + 2 * SECOND));
         assert_eq!(kept.count(), 1);
-        assert_eq!(kept.sweep(now + 3 * SECOND), None);
+        assert!(!kept.sweep(now + 3 * SECOND));
         assert_eq!(kept.count(), 0);
     }
 

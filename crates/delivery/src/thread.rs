@@ -19,6 +19,9 @@ const STACK: usize = 512 * 1024;
 /// So many requests are begun before those under way have their turn again: each is signed when it begins.
 const BEGUN_A_TURN: usize = 8;
 
+/// How often a thread looks for connections that have waited too long, while it has any or may soon.
+const TICK: Duration = Duration::from_secs(1);
+
 /// A request, as a thread sees it.
 pub(crate) trait Work: Send + 'static {
     /// Makes it.
@@ -217,14 +220,12 @@ impl<W: Work> Shared<W> {
 
     /// Waits for orders, or until something is to be done without any.
     async fn rest(&self, since: Instant) {
-        let sweep = self.desk.sweep();
-        // With requests under way, look again when they may be over.
-        let end = if self.under_way.load(Ordering::Relaxed) == 0 {
-            since + self.idle
+        let busy = self.under_way.load(Ordering::Relaxed) > 0;
+        let until = if self.desk.sweep() || busy {
+            Instant::now() + TICK
         } else {
-            Instant::now() + self.idle
+            since + self.idle
         };
-        let until = sweep.map_or(end, |sweep| sweep.min(end));
         let _ = timeout_at(TokioInstant::from_std(until), self.wake.notified()).await;
     }
 

@@ -158,6 +158,11 @@ impl Wire {
         .await;
         match result {
             Some(Ok(answer)) => Ok(whole(answer)),
+            // It never left.
+            Some(Err(error)) if error.message().is_some() => Err(Broken {
+                failure: Failure::ConnectionClosed,
+                unanswered: true,
+            }),
             Some(Err(error)) => self.broken(error.error()),
             None => Err(Broken {
                 failure: Failure::ConnectionClosed,
