@@ -75,21 +75,17 @@ impl Attempt<'_> {
     async fn make(&mut self, mut limit: Pin<&mut Sleep>) -> Result<Answer, Failure> {
         let url = &self.job.endpoint.url;
         let to = destination(url).ok_or(Failure::BadRequest("invalid url"))?;
-        let addresses = within(
-            limit.as_mut(),
-            self.client.addresses(&to, self.job.owner),
-        )
-        .await
-        .unwrap_or_else(|| Err(self.client.gave_up(&to)))?;
+        let addresses = within(limit.as_mut(), self.client.addresses(&to, self.job.owner))
+            .await
+            .unwrap_or_else(|| Err(self.client.gave_up(&to)))?;
         let place = Place {
             generation: self.client.generation,
             tls: to.tls,
             authority: url[Position::BeforeHost..Position::AfterPort].to_owned(),
         };
-        let (mut wire, mut head) =
-            within(limit.as_mut(), self.exchange(&to, &place, &addresses))
-                .await
-                .unwrap_or(Err(Failure::TimedOut))?;
+        let (mut wire, mut head) = within(limit.as_mut(), self.exchange(&to, &place, &addresses))
+            .await
+            .unwrap_or(Err(Failure::TimedOut))?;
         self.job.progress.is(Phase::Reading);
         let mut answer = head::answer(head.status, &head.fields, to.host);
         let mut kept = Vec::new();

@@ -119,7 +119,7 @@ impl Client {
             .ip();
         // Head and body are written together; to wait for more would only cost time.
         let _ = socket.set_nodelay(true);
-        let socket = Paced(socket);
+        let socket = Paced::new(socket);
         let transport = if to.tls {
             Transport::Tls(Box::new(self.tls.session(to.host, socket).await?))
         } else {

@@ -50,8 +50,7 @@ pub(crate) fn read(mut bytes: &[u8]) -> Option<(u16, HeaderMap)> {
     loop {
         let mut fields = vec![httparse::EMPTY_HEADER; MOST_FIELDS];
         let mut head = httparse::Response::new(&mut fields);
-        let httparse::Status::Complete(length) =
-            config.parse_response(&mut head, bytes).ok()?
+        let httparse::Status::Complete(length) = config.parse_response(&mut head, bytes).ok()?
         else {
             return None;
         };
@@ -102,10 +101,7 @@ mod tests {
             let fields = [(LOCATION, HeaderValue::from_str(location).unwrap())];
             answer(status, &fields.into_iter().collect(), "a.test").leads_to
         };
-        assert_eq!(
-            leads(301, "https://b.test/x?y").as_deref(),
-            Some("b.test")
-        );
+        assert_eq!(leads(301, "https://b.test/x?y").as_deref(), Some("b.test"));
         assert_eq!(leads(301, "https://A.test/"), None);
         assert_eq!(leads(301, "/there"), None);
         assert_eq!(leads(301, "::"), None);

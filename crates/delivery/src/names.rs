@@ -41,7 +41,10 @@ impl Names {
         name: &str,
         _: u64,
     ) -> Result<Arc<[IpAddr]>, Failure> {
-        self.0.lookup(name).map(Arc::from).map_err(|_| Failure::NameNotFound)
+        self.0
+            .lookup(name)
+            .map(Arc::from)
+            .map_err(|_| Failure::NameNotFound)
     }
     /// A request whose limit passed while it waited for this name.
     pub(crate) fn gave_up(&self, _: &str) -> Failure {

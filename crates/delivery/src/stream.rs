@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio::task::coop;
 use tokio_rustls::client::TlsStream;
@@ -17,14 +17,23 @@ use crate::sync::lock;
 
 /// The largest head of an answer, in bytes.
 pub(crate) const MAX_HEAD: usize = 16 * 1024;
-/// How many reads a task may make before others have their turn: tokio gives it 128 units.
-const READS_A_TURN: usize = 16;
+/// The most bytes of one read. All heads of the class 1xx in them are read before anything else has its turn.
+const READ: u64 = 4 * 1024;
+/// How many reads a task may make before others have their turn.
+const READS_A_TURN: usize = 2;
+/// What a read takes of the 128 units that tokio gives a task.
 const UNITS_A_READ: usize = 128 / READS_A_TURN;
 
-/// A socket of which no task reads much at a time. tokio's own budget lets a task read 128 times, and a read gives up to
-/// 16 KiB: 2 MiB of TLS records would keep a thread for milliseconds.
+/// A socket of which no task reads much at a time. tokio's own budget lets a task read 128 times, and hyper reads up to
+/// 32 KiB: that many interim answers, or records of TLS, would keep a thread for many milliseconds.
 #[derive(Debug)]
-pub(crate) struct Paced(pub(crate) TcpStream);
+pub(crate) struct Paced(Take<TcpStream>);
+
+impl Paced {
+    pub(crate) fn new(socket: TcpStream) -> Paced {
+        Paced(socket.take(READ))
+    }
+}
 
 impl AsyncRead for Paced {
     fn poll_read(
@@ -33,6 +42,7 @@ impl AsyncRead for Paced {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
+        self.0.set_limit(READ);
         // Takes one unit itself, where it has something to give.
         ready!(Pin::new(&mut self.0).poll_read(cx, into))?;
         if into.filled().len() > before {
@@ -53,7 +63,7 @@ impl AsyncWrite for Paced {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(self.0.get_mut()).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -61,19 +71,19 @@ impl AsyncWrite for Paced {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, pieces)
+        Pin::new(self.0.get_mut()).poll_write_vectored(cx, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.0.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(self.0.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(self.0.get_mut()).poll_shutdown(cx)
     }
 }
 

@@ -18,6 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::task::coop;
 
 use crate::failure::Failure;
 use crate::head;
@@ -201,6 +202,8 @@ impl Wire {
     ) -> Option<Result<Bytes, ()>> {
         poll_fn(|cx| {
             loop {
+                // One byte may be a piece: each takes its part of what a task may do before others have their turn.
+                ready!(coop::poll_proceed(cx)).made_progress();
                 go_on(&mut self.work, cx);
                 let frame = match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Pending if now => return Poll::Ready(None),

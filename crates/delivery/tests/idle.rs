@@ -99,10 +99,7 @@ fn a_request_on_a_new_connection_is_not_made_again() {
     let server = Server::start(|connection| {
         connection.request();
     });
-    assert_eq!(
-        get(&pool(), &server.url()),
-        Err(Failure::ConnectionClosed)
-    );
+    assert_eq!(get(&pool(), &server.url()), Err(Failure::ConnectionClosed));
     assert_eq!(server.requests(), 1);
 }
 
@@ -227,12 +224,9 @@ fn what_comes_after_an_answer_is_no_answer_to_the_next_request() {
 #[test]
 fn a_moved_name_is_followed_though_connections_to_the_old_address_are_kept() {
     let old = Server::answering(OK);
-    let new = Server::start_at(
-        &format!("127.0.0.2:{}", old.address.port()),
-        |connection| {
-            while connection.request().is_some() && connection.answer(OK) {}
-        },
-    );
+    let new = Server::start_at(&format!("127.0.0.2:{}", old.address.port()), |connection| {
+        while connection.request().is_some() && connection.answer(OK) {}
+    });
     let moved = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&moved);
     let (lookup, _) = fake(move |_| {
