@@ -226,11 +226,16 @@ fn read_ca_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError>
 
 /// The failure of TLS that an I/O error carries.
 pub(crate) fn failure_in(error: &io::Error) -> Option<Failure> {
-    error
-        .get_ref()
-        .and_then(|it| it.downcast_ref::<rustls::Error>())
-        .map(failure)
+    let told = error.get_ref()?.downcast_ref::<rustls::Error>();
+    match told {
+        Some(error) => Some(failure(error)),
+        // More than it has room for.
+        None if error.kind() == io::ErrorKind::InvalidData => Some(BROKEN),
+        None => None,
+    }
 }
+
+const BROKEN: Failure = Failure::Tls("peer broke the protocol");
 
 /// The words for an error of TLS. None of them comes from the peer.
 fn failure(error: &rustls::Error) -> Failure {

@@ -205,7 +205,13 @@ fn tls_session_tickets_without_end() {
         while matches!(tls.read(&mut rest), Ok(1..)) {}
     });
     let url = format!("https://hook.test:{}/", server.address.port());
-    neighbours_are_on_time(&pool, &url, |it| *it == Err(Failure::TimedOut));
+    // The TLS library may lose its patience first.
+    neighbours_are_on_time(&pool, &url, |it| {
+        matches!(
+            it,
+            Err(Failure::TimedOut | Failure::Tls("peer broke the protocol"))
+        )
+    });
 }
 
 #[test]
