@@ -115,7 +115,7 @@ fn config(
     roots: RootCertStore,
     listed: &[CertificateDer<'static>],
 ) -> Result<ClientConfig, Failure> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| failure(&error))?;
