@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::entry::{Entry, Flight, PAUSE, Reply, SLOW};
 use super::places::{Places, Query, Standing};
 use super::reach::Reach;
 use super::system::NoAddress;
@@ -29,23 +30,14 @@ use crate::failure::Failure;
 const REFRESH: Duration = Duration::from_secs(20);
 /// Up to this age, no request waits for the refresh.
 const FRESH: Duration = Duration::from_secs(30);
-/// Up to this age, addresses are served when the resolver has no answer.
-const STALE: Duration = Duration::from_secs(60 * 60);
-/// How long it is believed that a name does not exist.
-const ABSENT: Duration = Duration::from_secs(2);
 /// How long a request waits for the refresh of stale addresses. A resolver that has to ask others needs less.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// The pause after a refresh that failed.
-const PAUSE: Duration = Duration::from_secs(1);
-/// A look-up that took longer makes its name a slow one.
-const SLOW: Duration = Duration::from_secs(1);
+/// A look-up that has hung for this long has a control looked up, see `reach`.
+pub(super) const DOUBT: Duration = Duration::from_millis(500);
 /// How many names are remembered.
 pub(super) const MAX_NAMES: usize = 4096;
 /// How many look-ups may wait for a place.
 pub(super) const MAX_QUEUED: usize = 512;
-
-/// What a request is told about a name.
-pub(super) type Reply = Result<Arc<[IpAddr]>, Failure>;
 
 /// The answer to a question: there, or to be waited for.
 #[derive(Debug)]
@@ -58,135 +50,6 @@ pub(super) enum Asked {
         at_most: Duration,
         stale: Arc<[IpAddr]>,
     },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flight {
-    Grounded,
-    Queued,
-    Running,
-}
-
-struct Waiter {
-    owner: u64,
-    /// Closed when the request has given up.
-    reply: oneshot::Sender<Reply>,
-}
-
-struct Entry {
-    domain: u64,
-    /// The addresses, and when they were found.
-    addresses: Option<(Arc<[IpAddr]>, Instant)>,
-    /// Until when the name is believed not to exist.
-    absent: Option<Instant>,
-    /// Since when each look-up has found addresses. A failed look-up begins the series anew, absence ends it.
-    steady: Option<Instant>,
-    /// The last look-up was slow, or failed.
-    troubled: bool,
-    /// No refresh starts before this.
-    pause: Instant,
-    used: Instant,
-    /// The owner that had it looked up the last time.
-    owner: u64,
-    flight: Flight,
-    /// When the look-up in flight was asked for.
-    asked: Instant,
-    /// The look-up in flight is wanted although nobody may be waiting for it.
-    refresh: bool,
-    waiters: Vec<Waiter>,
-}
-
-impl Entry {
-    fn new(domain: u64, owner: u64, now: Instant) -> Entry {
-        Entry {
-            domain,
-            addresses: None,
-            absent: None,
-            steady: None,
-            troubled: false,
-            pause: now,
-            used: now,
-            owner,
-            flight: Flight::Grounded,
-            asked: now,
-            refresh: false,
-            waiters: Vec::new(),
-        }
-    }
-
-    fn standing(&self) -> Standing {
-        match (self.steady, self.troubled) {
-            (Some(_), false) => Standing::Proven,
-            (Some(_), true) => Standing::Lapsed,
-            (None, false) => Standing::New,
-            (None, true) => Standing::Dead,
-        }
-    }
-
-    /// Addresses that may still be served, and their age.
-    fn usable(&self, now: Instant) -> Option<(&Arc<[IpAddr]>, Duration)> {
-        let (addresses, since) = self.addresses.as_ref()?;
-        let age = now.saturating_duration_since(*since);
-        (age < STALE).then_some((addresses, age))
-    }
-
-    fn is_awaited(&self) -> bool {
-        self.waiters.iter().any(|waiter| !waiter.reply.is_closed())
-    }
-
-    fn wait(&mut self, owner: u64) -> oneshot::Receiver<Reply> {
-        if self.waiters.len() == self.waiters.capacity() {
-            // A look-up may hang for longer than many requests wait for it, one after the other.
-            self.waiters.retain(|waiter| !waiter.reply.is_closed());
-        }
-        let (reply, receiver) = oneshot::channel();
-        self.waiters.push(Waiter { owner, reply });
-        receiver
-    }
-
-    fn tell(&mut self, reply: &Reply) {
-        for waiter in self.waiters.drain(..) {
-            // A request that has given up no longer listens.
-            let _ = waiter.reply.send(reply.clone());
-        }
-    }
-
-    /// Remembers the end of a look-up; returns what requests are told. `failure` is how a failed look-up is called.
-    fn learn(
-        &mut self,
-        found: Result<Vec<IpAddr>, NoAddress>,
-        slow: bool,
-        failure: Failure,
-        now: Instant,
-    ) -> Reply {
-        self.flight = Flight::Grounded;
-        match found {
-            Ok(addresses) => {
-                let addresses: Arc<[IpAddr]> = addresses.into();
-                self.addresses = Some((Arc::clone(&addresses), now));
-                self.absent = None;
-                self.steady = self.steady.or(Some(now));
-                self.troubled = slow;
-                Ok(addresses)
-            }
-            Err(NoAddress::Absent) => {
-                self.addresses = None;
-                self.absent = Some(now + ABSENT);
-                self.steady = None;
-                self.troubled = slow;
-                Err(Failure::NameNotFound)
-            }
-            Err(reason) => {
-                self.pause = now + PAUSE;
-                if reason == NoAddress::Unanswered {
-                    self.troubled = true;
-                    self.steady = self.steady.map(|_| now);
-                }
-                let stale = self.usable(now).map(|(addresses, _)| Arc::clone(addresses));
-                stale.ok_or(failure)
-            }
-        }
-    }
 }
 
 #[derive(Default)]
@@ -307,14 +170,15 @@ impl Book {
         }
     }
 
-    /// The control for a look-up that has just failed, to be run on the same place; `None`: not needed, or none is
-    /// known.
-    pub(super) fn control(&mut self, failed: &Query, now: Instant) -> Option<Query> {
-        let entry = self.entries.get(&failed.name)?;
-        if entry.usable(now).is_some() || !entry.is_awaited() {
+    /// A control for a look-up that has failed, to be run on the same place. `tried` is that look-up, then the controls
+    /// that have failed as well. `None`: no name is fit, or the resolver is known to be lost and no request waits.
+    pub(super) fn control(&mut self, tried: &[Query], now: Instant) -> Option<Query> {
+        let failed = self.entries.get(&tried.first()?.name)?;
+        let is_urgent = failed.is_awaited() && failed.usable(now).is_none();
+        if !is_urgent && self.reach.is_lost(self.places.queries(), None, now) {
             return None;
         }
-        let name = self.choose_control(failed.domain, failed.owner)?;
+        let name = self.choose_control(tried)?;
         let entry = self.entries.get_mut(&name)?;
         entry.flight = Flight::Running;
         entry.asked = now;
@@ -329,15 +193,17 @@ impl Book {
         Some(query)
     }
 
-    /// A request has waited for this name for a while: asks for a control, unless one was asked for since its look-up
-    /// began.
-    pub(super) fn doubt(&mut self, name: &str, now: Instant) {
-        let running = self.places.queries();
-        if let Some(query) = running.iter().find(|query| &*query.name == name)
-            && self.doubted < Some(query.began)
-            && let Some(control) = self.choose_control(query.domain, query.owner)
-            && let Some(owner) = self.entries.get(&control).map(|entry| entry.owner)
-        {
+    /// Requests wait: asks for a control if a look-up has hung for `DOUBT` that began after the last one was asked for.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        let hung = self.places.queries().iter().rfind(|query| {
+            let hangs = now.saturating_duration_since(query.began) >= DOUBT;
+            hangs && self.doubted < Some(query.began)
+        });
+        let Some(control) = hung.and_then(|query| self.choose_control(std::slice::from_ref(query)))
+        else {
+            return;
+        };
+        if let Some(owner) = self.entries.get(&control).map(|entry| entry.owner) {
             self.doubted = Some(now);
             self.refresh(&control, owner, now);
         }
@@ -380,10 +246,12 @@ impl Book {
         if let Err(failure) = self.enqueue(name, owner, now) {
             return Asked::Known(Err(failure));
         }
-        match self.entries.get_mut(name) {
-            Some(entry) => Asked::Wait(entry.wait(owner)),
-            None => Asked::Known(Err(Failure::Internal)),
-        }
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Asked::Known(Err(Failure::Internal));
+        };
+        let reply = entry.wait(owner);
+        self.notice(name, owner);
+        Asked::Wait(reply)
     }
 
     fn refresh(&mut self, name: &str, owner: u64, now: Instant) {
@@ -394,6 +262,17 @@ impl Book {
                 Err(_) => entry.pause = now + PAUSE,
             }
         }
+        self.notice(name, owner);
+    }
+
+    /// An owner wants a name that may be queued. The queue is searched again only if that owner has room for it: while a
+    /// crowded owner asks for more and more names, that is much to search in vain.
+    fn notice(&mut self, name: &str, owner: u64) {
+        let allows = |entry: &Entry| {
+            entry.flight == Flight::Queued
+                && self.places.allow(entry.standing(), entry.domain, owner)
+        };
+        self.changed |= self.entries.get(name).is_some_and(allows);
     }
 
     /// Has a name looked up, unless its look-up is in flight.
@@ -401,8 +280,6 @@ impl Book {
         if self.closed {
             return Err(Failure::ShutDown);
         }
-        // Even if its look-up is queued already: this owner may have room for it.
-        self.changed = true;
         let known = self.entries.get(name);
         if known.is_some_and(|entry| entry.flight != Flight::Grounded) {
             return Ok(());
@@ -432,13 +309,9 @@ impl Book {
 
     /// The owner on whose account a queued look-up may run now: of those who wait, the one that holds the fewest places.
     fn account(&self, entry: &Entry) -> Option<u64> {
-        let waiting = entry
-            .waiters
-            .iter()
-            .filter(|waiter| !waiter.reply.is_closed());
         let refreshing = entry.refresh.then_some(entry.owner);
-        waiting
-            .map(|waiter| waiter.owner)
+        entry
+            .waiting()
             .chain(refreshing)
             .filter(|owner| self.places.allow(entry.standing(), entry.domain, *owner))
             .min_by_key(|owner| self.places.held(*owner))
@@ -523,18 +396,25 @@ impl Book {
         }
     }
 
-    /// The name that tells best whether the resolver answers: of another domain, not in trouble, if possible of another
-    /// owner, and reliable for the longest time.
-    fn choose_control(&self, domain: u64, owner: u64) -> Option<Arc<str>> {
-        let fit = self.entries.iter().filter(|(name, entry)| {
-            entry.flight == Flight::Grounded && entry.domain != domain && !is_local(name)
-        });
-        fit.filter_map(|(name, entry)| {
-            let rank = (entry.troubled, entry.owner == owner, entry.steady?);
-            Some((rank, name))
-        })
-        .min()
-        .map(|(_, name)| Arc::clone(name))
+    /// The name that tells best whether the resolver answers: of a domain that has not been tried; not in trouble; if
+    /// possible of an owner that has not been tried; reliable for the longest time.
+    fn choose_control(&self, tried: &[Query]) -> Option<Arc<str>> {
+        let is_fit = |name: &str, entry: &Entry| {
+            entry.flight == Flight::Grounded
+                && tried.iter().all(|query| query.domain != entry.domain)
+                && !is_local(name)
+        };
+        let rank = |entry: &Entry| {
+            let tried = tried.iter().rposition(|query| query.owner == entry.owner);
+            Some((entry.troubled, tried.map_or(0, |at| at + 1), entry.steady?))
+        };
+        let fit = self
+            .entries
+            .iter()
+            .filter(|(name, entry)| is_fit(name, entry));
+        fit.filter_map(|(name, entry)| Some((rank(entry)?, name)))
+            .min()
+            .map(|(_, name)| Arc::clone(name))
     }
 }
 

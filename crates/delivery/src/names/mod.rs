@@ -4,7 +4,8 @@
 //! | module   | subject                                                                                  |
 //! |----------|------------------------------------------------------------------------------------------|
 //! | `mod`    | the threads, and the way in: [`Names::resolve`]                                          |
-//! | `book`   | pure: what is known, who waits, which look-up runs next                                  |
+//! | `book`   | pure: all names, and which look-up runs next                                             |
+//! | `entry`  | pure: what is known about one name, and who waits for more                               |
 //! | `places` | pure: places for look-ups, shared fairly between owners and domains                      |
 //! | `reach`  | pure: is the resolver out of reach?                                                      |
 //! | `system` | [`Lookup`], and `getaddrinfo`                                                            |
@@ -12,6 +13,7 @@
 //! Addresses are not judged here: whoever connects has each of them checked, at each use.
 
 mod book;
+mod entry;
 mod places;
 mod reach;
 mod system;
@@ -27,7 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::book::{Asked, Book};
+use self::book::{Asked, Book, DOUBT};
 use self::places::Query;
 pub use self::system::{Lookup, NoAddress, SystemLookup};
 use crate::failure::Failure;
@@ -36,8 +38,8 @@ use crate::threads;
 
 /// How long this host's own addresses are believed.
 const OWN: Duration = Duration::from_secs(30);
-/// A look-up that takes longer has a control looked up, see `reach`.
-const DOUBT: Duration = Duration::from_millis(500);
+/// How many controls have to fail as well before the resolver is called lost, where that many are known, see `reach`.
+const CONTROLS: usize = 2;
 /// How long a look-up thread waits for work before it ends.
 const IDLE: Duration = Duration::from_secs(30);
 /// NSS modules (LDAP, SSSD, systemd) are foreign code with buffers of their own on the stack.
@@ -116,7 +118,7 @@ impl Names {
                 if let Ok(reply) = tokio::time::timeout(DOUBT, &mut reply).await {
                     return reply.unwrap_or(Err(Failure::ShutDown));
                 }
-                self.with_book(|book, now| book.doubt(&name, now));
+                self.with_book(Book::doubt);
             },
         }
     }
@@ -208,20 +210,33 @@ impl Names {
         state.threads -= 1;
     }
 
-    /// Looks a name up; if it has no answer, a control as well, before those who wait are told why.
+    /// Looks a name up. If it has no answer, controls are looked up before those who wait are told why.
     fn run(&self, query: &Query) {
         let found = self.look_up(&query.name);
         let ended = (self.clock)();
         if found == Err(NoAddress::Unanswered) {
-            let control = lock(&self.state).book.control(query, ended);
-            if let Some(control) = control {
-                let found = self.look_up(&control.name);
-                let now = (self.clock)();
-                lock(&self.state).book.land(&control, found, now, now);
-            }
+            self.run_controls(query);
         }
         let now = (self.clock)();
         lock(&self.state).book.land(query, found, ended, now);
+    }
+
+    fn run_controls(&self, failed: &Query) {
+        let mut tried = vec![failed.clone()];
+        while tried.len() <= CONTROLS {
+            let control = lock(&self.state).book.control(&tried, (self.clock)());
+            let Some(control) = control else {
+                return;
+            };
+            let found = self.look_up(&control.name);
+            let is_answer = matches!(found, Ok(_) | Err(NoAddress::Absent));
+            let now = (self.clock)();
+            lock(&self.state).book.land(&control, found, now, now);
+            if is_answer {
+                return;
+            }
+            tried.push(control);
+        }
     }
 
     fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, NoAddress> {

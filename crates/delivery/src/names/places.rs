@@ -53,17 +53,22 @@ impl Query {
     }
 }
 
-/// Whether look-ups of a standing draw on a pool, and how many places the pool has.
-type Pool = (fn(Standing) -> bool, usize);
+/// The standings that draw on a pool, and how many places the pool has.
+type Pool = (&'static [Standing], usize);
 
 const POOLS: [Pool; 4] = [
-    (|standing| standing != Standing::Control, PLACES),
     (
-        |standing| matches!(standing, Standing::New | Standing::Dead),
-        PLACES_NEW,
+        &[
+            Standing::Proven,
+            Standing::Lapsed,
+            Standing::New,
+            Standing::Dead,
+        ],
+        PLACES,
     ),
-    (|standing| standing == Standing::Dead, PLACES_DEAD),
-    (|standing| standing == Standing::Lapsed, PLACES_LAPSED),
+    (&[Standing::New, Standing::Dead], PLACES_NEW),
+    (&[Standing::Dead], PLACES_DEAD),
+    (&[Standing::Lapsed], PLACES_LAPSED),
 ];
 
 /// The look-ups that run.
@@ -92,23 +97,34 @@ impl Places {
     pub(super) fn allow(&self, standing: Standing, domain: u64, owner: u64) -> bool {
         POOLS
             .iter()
-            .filter(|(draws, _)| draws(standing))
+            .filter(|(standings, _)| standings.contains(&standing))
             .all(|pool| self.pool_allows(*pool, domain, owner))
     }
 
-    fn pool_allows(&self, (draws, places): Pool, domain: u64, owner: u64) -> bool {
-        let inside = || self.0.iter().filter(|query| draws(query.standing));
-        let free = places.saturating_sub(inside().count());
-        let own = inside().filter(|query| query.owner == owner).count();
-        if own >= free {
+    fn pool_allows(&self, (standings, places): Pool, domain: u64, owner: u64) -> bool {
+        let inside = || {
+            let running = self.0.iter();
+            running.filter(|query| standings.contains(&query.standing))
+        };
+        let (mut taken, mut own, mut alike, mut own_alike) = (0, 0, 0, 0);
+        for query in inside() {
+            let (is_own, is_alike) = (query.owner == owner, query.domain == domain);
+            taken += 1;
+            own += usize::from(is_own);
+            alike += usize::from(is_alike);
+            own_alike += usize::from(is_own && is_alike);
+        }
+        let free = places.saturating_sub(taken);
+        if own >= free || own_alike >= free - own {
             return false;
         }
-        let alike = || inside().filter(|query| query.domain == domain);
-        let own_alike = alike().filter(|query| query.owner == owner).count();
-        let owners_alike = alike()
-            .enumerate()
-            .filter(|(nth, query)| alike().take(*nth).all(|before| before.owner != query.owner))
-            .count();
-        own_alike < free - own && owners_alike < free
+        // Owners of a domain are counted only where they may be too many.
+        alike < free || {
+            let alike = || inside().filter(|query| query.domain == domain);
+            let is_first = |(nth, query): &(usize, &Query)| {
+                alike().take(*nth).all(|before| before.owner != query.owner)
+            };
+            alike().enumerate().filter(is_first).count() < free
+        }
     }
 }

@@ -12,12 +12,17 @@
 //! * **Before the first answer of all**, owners do not matter: a server that starts while its resolver is down knows no
 //!   name that has ever had addresses, and may have a single owner.
 //!
-//! Where traffic is low there may be no answer to compare with, and where many names are dead, many failures lie between
-//! two answers. Therefore a look-up that fails, or hangs for half a second, has a *control* looked up: a name of another
-//! domain, if possible of another owner, that has answered reliably. If the control is answered, that clears the
-//! resolver; if the control fails as well, that is the second domain. `Book` chooses the control.
+//! Where traffic is low there may be no answer to compare with, and where many names are dead, many failures lie
+//! between two answers. Therefore a look-up that fails, or hangs for half a second, has a *control* looked up: a name
+//! of another domain, if possible of another owner, that has answered reliably. If the control is answered, that
+//! clears the resolver, and the failure is the endpoint's. If two controls fail as well, it is everybody's. A tenant
+//! would need reliable names that it lets die at the moment they are chosen, and other tenants without a single one.
+//! `Book` chooses the controls.
 //!
 //! The verdict decides only how a look-up that has failed is called. It stops, pauses and delays nothing.
+//!
+//! Names that a file on this machine answers (`/etc/hosts`) look like an answering resolver; only `localhost` is known
+//! to be one.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,8 @@
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::super::book::{Asked, Book, MAX_NAMES, MAX_QUEUED, Reply};
+use super::super::book::{Asked, Book, MAX_NAMES, MAX_QUEUED};
+use super::super::entry::Reply;
 use super::super::places::{PLACES, Query, Standing};
 use super::*;
 use crate::failure::Failure;
@@ -357,7 +358,7 @@ fn a_name_runs_on_the_account_of_any_owner_that_has_room() {
 #[test]
 fn places_go_round_by_owner() {
     let mut desk = Desk::new();
-    let _many: Vec<_> = (1..=6)
+    let _many: Vec<_> = (1..=5)
         .flat_map(|owner| (0..60).map(move |n| (owner, n)))
         .map(|(owner, n)| desk.wait(&format!("www.dead{n}-{owner}.example"), owner))
         .collect();
@@ -515,7 +516,10 @@ fn a_control_tells_a_dead_domain_from_a_lost_resolver() {
         desk.later(millis(5));
         let ended = desk.now;
         let query = desk.running.remove(0);
-        let control = desk.book.control(&query, ended).unwrap();
+        let control = desk
+            .book
+            .control(std::slice::from_ref(&query), ended)
+            .unwrap();
         assert_eq!(
             &*control.name, "control.example3",
             "of another domain and another owner"
@@ -538,7 +542,10 @@ fn many_owners_with_dead_domains_never_lose_the_resolver_while_controls_answer()
             desk.later(millis(3));
             let ended = desk.now;
             let query = desk.running.remove(0);
-            let control = desk.book.control(&query, ended).unwrap();
+            let control = desk
+                .book
+                .control(std::slice::from_ref(&query), ended)
+                .unwrap();
             desk.later(millis(1));
             desk.book.land(&control, found(1), desk.now, desk.now);
             desk.book.land(&query, UNANSWERED, ended, desk.now);
@@ -552,17 +559,45 @@ fn many_owners_with_dead_domains_never_lose_the_resolver_while_controls_answer()
 }
 
 #[test]
-fn no_control_is_needed_where_addresses_are_known_or_nobody_waits() {
+fn controls_are_of_domains_and_owners_that_have_not_been_tried() {
     let mut desk = Desk::new();
-    desk.learn("control.example2", 2, found(1)).unwrap();
-    desk.learn("known.example", 1, found(1)).unwrap();
+    for (owner, domain) in [(1, "own"), (2, "second"), (2, "third"), (3, "fourth")] {
+        desk.learn(&format!("www.{domain}.example"), owner, found(1))
+            .unwrap();
+        desk.later(seconds(1));
+    }
+    let _reply = desk.wait("www.dead.example", 1);
+    let mut tried = vec![desk.running.remove(0)];
+    while let Some(control) = desk.book.control(&tried, desk.now) {
+        desk.book.land(&control, UNANSWERED, desk.now, desk.now);
+        tried.push(control);
+    }
+    let tried: Vec<_> = tried.iter().map(|query| &*query.name).collect();
+    assert_eq!(
+        tried,
+        ["dead", "second", "fourth", "own", "third"].map(|domain| format!("www.{domain}.example"))
+    );
+}
+
+#[test]
+fn while_the_resolver_is_lost_refreshes_have_no_controls() {
+    let mut desk = Desk::new();
+    for n in 0..4 {
+        desk.learn(&format!("known{n}.example"), n, found(1))
+            .unwrap();
+    }
     desk.later(seconds(25));
-    desk.known("known.example").unwrap();
-    let query = desk.running.remove(0);
-    assert!(desk.book.control(&query, desk.now).is_none());
-    drop(desk.wait("gone.example", 1));
-    let query = desk.running.remove(0);
-    assert!(desk.book.control(&query, desk.now).is_none());
+    let mut controls = 0;
+    for n in [0, 2] {
+        desk.known_to(&format!("known{n}.example"), n).unwrap();
+        let query = desk.running.remove(0);
+        if let Some(control) = desk.book.control(std::slice::from_ref(&query), desk.now) {
+            controls += 1;
+            desk.book.land(&control, UNANSWERED, desk.now, desk.now);
+        }
+        desk.book.land(&query, UNANSWERED, desk.now, desk.now);
+    }
+    assert_eq!(controls, 1);
 }
 
 #[test]
@@ -574,7 +609,7 @@ fn a_lookup_that_hangs_asks_for_a_control_once() {
     let _reply = desk.wait("www.dead.example", 1);
     for _ in 0..5 {
         desk.later(millis(500));
-        desk.book.doubt("www.dead.example", desk.now);
+        desk.book.doubt(desk.now);
         desk.start();
     }
     assert_eq!(desk.running.len(), 2);
@@ -585,6 +620,38 @@ fn a_lookup_that_hangs_asks_for_a_control_once() {
     );
     let name = Arc::clone(&desk.running[1].name);
     desk.land(&name, found(1));
+    assert_eq!(
+        desk.book.gave_up("www.dead.example", desk.now),
+        Failure::TimedOut
+    );
+}
+
+#[test]
+fn one_owners_names_that_begin_to_hang_excuse_nobody_elses() {
+    let mut desk = Desk::new();
+    for (name, owner) in [
+        ("www.a1.example", 1),
+        ("www.a2.example", 1),
+        ("www.good.example", 3),
+    ] {
+        desk.learn(name, owner, found(1)).unwrap();
+        desk.later(seconds(1));
+    }
+    desk.later(seconds(19));
+    let _reply = desk.wait("www.dead.example", 2);
+    for hanging in ["www.a1.example", "www.a2.example"] {
+        desk.known_to(hanging, 1).unwrap();
+    }
+    for _ in 0..10 {
+        desk.later(millis(500));
+        desk.book.doubt(desk.now);
+        desk.start();
+        if desk.runs("www.good.example") {
+            desk.later(millis(1));
+            desk.land("www.good.example", found(1));
+        }
+    }
+    assert_eq!(desk.running.len(), 3, "they hang");
     assert_eq!(
         desk.book.gave_up("www.dead.example", desk.now),
         Failure::TimedOut

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::{io, thread};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 use super::super::{Clock, Lookup, Names, Spawn, canonical};
@@ -170,8 +170,8 @@ impl Stage {
 }
 
 fn poll<T>(future: impl Future<Output = T>) -> Poll<T> {
-    let runtime = runtime();
-    let _entered = runtime.enter();
+    let runtime = Handle::try_current().is_err().then(runtime);
+    let _entered = runtime.as_ref().map(Runtime::enter);
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -271,12 +271,13 @@ fn a_refresh_that_hangs_holds_nobody_up() {
 fn a_tenant_with_dead_names_delays_no_other_webhook() {
     let one_domain: fn(usize) -> String = |n| format!("n{n}.dead.co.uk");
     let many_domains: fn(usize) -> String = |n| format!("www.dead{n}.example");
-    for dead in [one_domain, many_domains] {
+    // An owner's own names under another domain are held up only by its dead names under many.
+    for (dead_name, neighbour) in [(one_domain, 1), (many_domains, 5)] {
         let stage = Stage::new();
         stage.resolve("known.example", 2).unwrap();
         stage.hang(Some(|name| name.contains("dead")));
         on_a_delivery_thread(async {
-            let mut dead = stage.requests(LIMIT, (0..300).map(|n| (dead(n), 1)));
+            let mut dead = stage.requests(LIMIT, (0..300).map(|n| (dead_name(n), 1)));
             tokio::task::yield_now().await;
             stage.until("some hang", |asked| asked.len() > 4);
             stage.later(seconds(25));
@@ -286,13 +287,13 @@ fn a_tenant_with_dead_names_delays_no_other_webhook() {
             });
             for (owner, name) in [
                 (3, "new.example"),
-                (1, "neighbour.co.uk"),
+                (neighbour, "neighbour.co.uk"),
                 (4, "neighbour2.co.uk"),
             ] {
                 let reply = tokio::time::timeout(LIMIT, stage.names.resolve(name, owner)).await;
                 assert_eq!(reply.unwrap(), Ok(addresses(1)), "{name}");
             }
-            assert_eq!(stage.names.gave_up("new.example"), Failure::TimedOut);
+            assert_eq!(stage.names.gave_up(&dead_name(0)), Failure::TimedOut);
             stage.hang(None);
             while let Some(reply) = dead.join_next().await {
                 assert_eq!(reply.unwrap(), Ok(addresses(1)));
@@ -435,6 +436,48 @@ fn one_owners_dead_domains_fail_for_that_owner_and_for_nobody_else() {
         stage.later(millis(10));
         assert_eq!(stage.resolve(&name, 1 + n % 2), Err(Failure::NameNotFound));
     }
+}
+
+#[test]
+fn a_tenant_whose_reliable_names_die_does_not_lose_the_resolver_for_others() {
+    let stage = Stage::new();
+    for (name, owner) in [
+        ("www.a1.example", 1),
+        ("www.a2.example", 1),
+        ("www.good.example", 3),
+    ] {
+        stage.resolve(name, owner).unwrap();
+        stage.later(seconds(1));
+    }
+    for dead in ["www.a1.example", "www.a2.example", "www.dead.example"] {
+        stage.set(dead, UNANSWERED);
+    }
+    assert_eq!(
+        stage.resolve("www.dead.example", 2),
+        Err(Failure::NameNotFound)
+    );
+    assert_eq!(
+        stage.asked()[3..],
+        ["www.dead.example", "www.a1.example", "www.good.example"]
+    );
+}
+
+#[test]
+fn while_a_request_waits_a_control_tells_whether_the_resolver_answers() {
+    let stage = Stage::new();
+    stage.resolve("control.example", 2).unwrap();
+    stage.hang(Some(|name| name.starts_with("dead")));
+    on_a_delivery_thread(async {
+        let mut dead = stage.requests(LIMIT, std::iter::once(("dead.example2".to_owned(), 1)));
+        tokio::task::yield_now().await;
+        stage.later(seconds(1));
+        while stage.asked().len() < 3 {
+            tokio::time::sleep(millis(10)).await;
+        }
+        assert_eq!(stage.asked()[1..], ["dead.example2", "control.example"]);
+        stage.hang(None);
+        assert_eq!(dead.join_next().await.unwrap().unwrap(), Ok(addresses(1)));
+    });
 }
 
 #[test]
