@@ -23,11 +23,13 @@
 //! | `desk`, `kept` | what a thread's requests share: connections that wait for their next request |
 //! | `descriptors` | the limit of open files |
 //! | `failure` | why there is no answer, in words for tenants |
+//! | `class` | what came of a request, for counting |
 //! | `threads`, `sync` | starting threads without signals; locks without poison |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod attempt;
+mod class;
 mod client;
 mod connect;
 mod descriptors;
@@ -48,6 +50,7 @@ mod threads;
 mod tls;
 mod wire;
 
+pub use class::Class;
 pub use client::Network;
 pub use descriptors::raise_descriptors;
 pub use failure::Failure;
