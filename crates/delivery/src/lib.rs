@@ -12,6 +12,7 @@
 //! | `attempt` | one request, from the signature to the answer |
 //! | `progress` | how far a request has come |
 //! | `outcomes` | the way back, and the descriptor |
+//! | `lag` | how late a thread comes to what is to be done |
 //! | `client` | one configuration of the network; the address guard |
 //! | `names` | names to addresses |
 //! | `connect` | addresses to a connected socket |
@@ -38,6 +39,7 @@ mod failure;
 mod head;
 mod job;
 mod kept;
+mod lag;
 mod names;
 mod outcomes;
 mod pool;

@@ -209,6 +209,14 @@ impl Pool {
         self.shared.threads.iter().filter(|it| it.lives()).count()
     }
 
+    /// How late delivery threads come to what is to be done: the largest delay of the current and of the last minute, over
+    /// all threads. Looked at some twenty times a second while requests are under way; a millisecond or two is what a timer is
+    /// rounded to.
+    pub fn lag(&self) -> Duration {
+        let all = self.shared.threads.iter().map(Thread::lag);
+        all.max().unwrap_or_default()
+    }
+
     /// How connections were come by since the start.
     pub fn connections(&self) -> Connections {
         let counts = &self.shared.counts;

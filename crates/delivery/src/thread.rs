@@ -12,6 +12,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use crate::desk::Desk;
 use crate::failure::Failure;
+use crate::lag::{Lag, Tick};
 use crate::sync::lock;
 use crate::threads;
 
@@ -24,7 +25,7 @@ const BEGUN_A_TURN: usize = 8;
 /// tenth of a millisecond a turn.
 const EVENTS: u32 = 16;
 /// How often a thread looks for connections that have waited too long, while it has any or may soon.
-const TICK: Duration = Duration::from_secs(1);
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// A request, as a thread sees it. A thread can die at any moment: work that is dropped, begun or not, says so itself.
 pub(crate) trait Work: Send + 'static {
@@ -82,6 +83,7 @@ struct Shared<W> {
     under_way: AtomicUsize,
     idle: Duration,
     desk: Arc<Desk>,
+    lag: Lag,
     material: Material,
 }
 
@@ -103,6 +105,7 @@ impl<W: Work> Thread<W> {
                 under_way: AtomicUsize::new(0),
                 idle,
                 desk: Arc::new(desk),
+                lag: Lag::new(Instant::now()),
                 material,
             }),
         }
@@ -160,6 +163,11 @@ impl<W: Work> Thread<W> {
 
     pub(crate) fn lives(&self) -> bool {
         lock(&self.shared.state).lives
+    }
+
+    /// The largest delay of this minute and the last.
+    pub(crate) fn lag(&self) -> Duration {
+        self.shared.lag.largest(Instant::now())
     }
 }
 
@@ -230,7 +238,9 @@ impl<W: Work> Shared<W> {
     async fn serve(self: &Arc<Self>, ended: &mut bool) {
         let mut begun = Vec::with_capacity(BEGUN_A_TURN);
         let mut rested = Instant::now();
+        let mut tick = Tick::default();
         loop {
+            tick.look(Instant::now(), self.is_busy(), &self.lag);
             {
                 let mut state = lock(&self.state);
                 if state.stopping {
@@ -246,7 +256,7 @@ impl<W: Work> Shared<W> {
                 }
             }
             if begun.is_empty() {
-                self.rest(rested).await;
+                self.rest(rested, tick.next()).await;
                 continue;
             }
             for order in begun.drain(..) {
@@ -258,6 +268,7 @@ impl<W: Work> Shared<W> {
                 }
             }
             rested = Instant::now();
+            tick.look(rested, self.is_busy(), &self.lag);
             tokio::task::yield_now().await;
         }
     }
@@ -272,12 +283,13 @@ impl<W: Work> Shared<W> {
     }
 
     /// Waits for orders, or until something is to be done without any.
-    async fn rest(&self, since: Instant) {
-        let until = if self.desk.sweep() || self.is_busy() {
-            Instant::now() + TICK
+    async fn rest(&self, since: Instant, tick: Option<Instant>) {
+        let end = if self.desk.sweep() || self.is_busy() {
+            Instant::now() + SWEEP
         } else {
             since + self.idle
         };
+        let until = tick.map_or(end, |tick| tick.min(end));
         let _ = timeout_at(TokioInstant::from_std(until), self.wake.notified()).await;
     }
 
@@ -321,6 +333,7 @@ mod tests {
         Nothing,
         Panics,
         Hangs,
+        Blocks(Duration),
     }
 
     struct Task {
@@ -337,6 +350,7 @@ mod tests {
                 Does::Nothing => {}
                 Does::Panics => panic!("a request panics, as a test wants it"),
                 Does::Hangs => pending().await,
+                Does::Blocks(long) => sleep(long),
             }
             self.end = End::Ran;
         }
@@ -515,5 +529,16 @@ mod tests {
         }
         assert_eq!(bench.wait(2_000), vec![End::Ran; 2_000]);
         eventually("it ends", || !bench.thread.lives());
+    }
+
+    #[test]
+    fn a_request_that_blocks_its_thread_is_seen_in_the_lag() {
+        let bench = Bench::new(LONG, Material::default());
+        assert_eq!(bench.thread.lag(), Duration::ZERO);
+        bench.begin(Does::Blocks(Duration::from_millis(300)));
+        bench.wait(1);
+        // It may have begun just after a look.
+        let seen = Duration::from_millis(300) - crate::lag::TICK;
+        eventually("it is seen", || bench.thread.lag() >= seen);
     }
 }
