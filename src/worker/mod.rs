@@ -135,9 +135,11 @@ fn network(settings: &Settings) -> Network {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     let database = pg_sys::Oid::from(arg.value() as u32);
-    // SAFETY: Postgres's own handlers, in place before signals are unblocked. SIGUSR1 has its handler from
-    // the start, since the worker asked for a database connection.
+    // SAFETY: the callback has the type that is asked for. Postgres's own handlers are in place before signals are
+    // unblocked; SIGUSR1 has its handler from the start, since the worker asked for a database connection.
     unsafe {
+        // Before all others, so that it runs after them.
+        pg_sys::on_proc_exit(Some(end_process), pg_sys::Datum::from(0));
         raw::pqsignal(pg_sys::SIGHUP as i32, raw::SignalHandlerForConfigReload);
         end_at_once();
         pg_sys::BackgroundWorkerUnblockSignals();
@@ -157,6 +159,17 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     if let Some(mut worker) = start::start(slot) {
         worker.run();
     }
+}
+
+/// The last callback of `proc_exit`. After it would come `exit()`, which runs the destructors of all libraries while delivery
+/// threads and look-ups still use them: a thread that crashes then makes the postmaster restart the server.
+///
+/// Nothing is left to do by then: shared memory is given back, statistics are flushed, and what Postgres writes to its log
+/// is not buffered.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn end_process(code: i32, _arg: pg_sys::Datum) {
+    // SAFETY: has no precondition.
+    unsafe { raw::_exit(code) }
 }
 
 #[pgrx::pg_guard]
