@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use unreadable::SetAside;
 use upkeep::Upkeep;
-use webhooks_delivery::{Job, Network, Outcome, Pool, StartError};
+use webhooks_delivery::{Class, Job, Network, Outcome, Pool, StartError};
 use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler, Troubles};
 
 /// How often the outbox is looked at without having been woken: for prepared transactions, and rows from a
@@ -250,6 +250,8 @@ impl Worker {
             self.slot
                 .threads
                 .store(self.pool.threads() as u32, Ordering::Relaxed);
+            let lag_us = u64::try_from(self.pool.lag().as_micros()).unwrap_or(u64::MAX);
+            self.slot.lag_us.store(lag_us, Ordering::Relaxed);
             let sleep = self.sleep_ms();
             if sleep > 1_000 {
                 // SAFETY: outside of a transaction. Nothing happens for a while: let autovacuum know now.
@@ -380,6 +382,8 @@ impl Worker {
         self.pool.drain(outcomes);
         for outcome in outcomes.drain(..) {
             self.shown.ended(outcome.token);
+            let class = Class::of(&outcome.result);
+            self.slot.classes[class as usize].fetch_add(1, Ordering::Relaxed);
             let ended = settle::ended(outcome);
             self.end(ended);
         }
