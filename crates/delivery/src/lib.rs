@@ -12,6 +12,7 @@
 //! | `attempt` | one request, from the signature to the answer |
 //! | `progress` | how far a request has come |
 //! | `outcomes` | the way back, and the descriptor |
+//! | `lag` | how late a thread comes to what is to be done |
 //! | `client` | one configuration of the network; the address guard |
 //! | `names` | names to addresses |
 //! | `connect` | addresses to a connected socket |
@@ -23,11 +24,13 @@
 //! | `desk`, `kept` | what a thread's requests share: connections that wait for their next request |
 //! | `descriptors` | the limit of open files |
 //! | `failure` | why there is no answer, in words for tenants |
+//! | `class` | what came of a request, for counting |
 //! | `threads`, `sync` | starting threads without signals; locks without poison |
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod attempt;
+mod class;
 mod client;
 mod connect;
 mod descriptors;
@@ -36,6 +39,7 @@ mod failure;
 mod head;
 mod job;
 mod kept;
+mod lag;
 mod names;
 mod outcomes;
 mod pool;
@@ -48,6 +52,7 @@ mod threads;
 mod tls;
 mod wire;
 
+pub use class::Class;
 pub use client::Network;
 pub use descriptors::raise_descriptors;
 pub use failure::Failure;

@@ -17,7 +17,7 @@ use crate::job::{Answer, Job, Outcome};
 use crate::names::{Lookup, Names, SystemLookup};
 use crate::outcomes::Outcomes;
 use crate::sync::lock;
-use crate::thread::{Thread, Work};
+use crate::thread::{Material, Thread, Work};
 use crate::tls::{StartError, SystemRoots};
 
 /// How much the pool may use.
@@ -79,6 +79,8 @@ struct Jobs {
     /// Those that wait because too many are under way.
     waiting: VecDeque<Job>,
     under_way: usize,
+    /// A thread is beginning those that wait.
+    handing_on: bool,
     stopping: bool,
 }
 
@@ -109,6 +111,15 @@ impl Pool {
         network: Network,
         lookup: Arc<dyn Lookup>,
     ) -> Result<Pool, StartError> {
+        Pool::of(limits, network, lookup, Material::default())
+    }
+
+    fn of(
+        limits: Limits,
+        network: Network,
+        lookup: Arc<dyn Lookup>,
+        material: Material,
+    ) -> Result<Pool, StartError> {
         let names = Names::new(lookup);
         let roots = Arc::default();
         let client = Arc::new(Client::new(&names, &roots, &network, 0)?);
@@ -118,7 +129,7 @@ impl Pool {
         let threads = (0..count)
             .map(|_| {
                 let desk = Desk::new(limits.clone(), kept, Arc::clone(&counts));
-                Thread::new(desk, limits.idle)
+                Thread::new(desk, limits.idle, material)
             })
             .collect();
         Ok(Pool {
@@ -147,7 +158,7 @@ impl Pool {
                 return;
             }
             self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-            if jobs.under_way >= self.shared.limits.at_once.max(1) {
+            if jobs.under_way >= self.shared.most() || !jobs.waiting.is_empty() {
                 jobs.waiting.push_back(job);
                 return;
             }
@@ -196,6 +207,14 @@ impl Pool {
     /// How many delivery threads there are now.
     pub fn threads(&self) -> usize {
         self.shared.threads.iter().filter(|it| it.lives()).count()
+    }
+
+    /// How late delivery threads come to what is to be done: the largest delay of the current and of the last minute, over
+    /// all threads. Looked at some twenty times a second while requests are under way; a millisecond or two is what a timer is
+    /// rounded to.
+    pub fn lag(&self) -> Duration {
+        let all = self.shared.threads.iter().map(Thread::lag);
+        all.max().unwrap_or_default()
     }
 
     /// How connections were come by since the start.
@@ -253,22 +272,47 @@ impl Shared {
         self.threads[which].begin(Taken {
             shared: Arc::clone(self),
             job,
+            left: false,
         });
+    }
+
+    /// How many jobs may be under way.
+    fn most(&self) -> usize {
+        self.limits.at_once.max(1)
     }
 
     fn finish(self: &Arc<Self>, outcome: Outcome) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let (next, stopping) = {
+        let (hands_on, stopping) = {
             let mut jobs = lock(&self.jobs);
-            let next = jobs.waiting.pop_front();
-            jobs.under_way -= usize::from(next.is_none());
-            (next, jobs.stopping)
+            jobs.under_way -= 1;
+            let hands_on = !jobs.waiting.is_empty() && !jobs.handing_on;
+            jobs.handing_on |= hands_on;
+            (hands_on, jobs.stopping)
         };
         // What a shutdown broke off says nothing of its endpoint.
         if !stopping {
             self.outcomes.put(outcome);
         }
-        if let Some(job) = next {
+        if hands_on {
+            self.hand_on();
+        }
+    }
+
+    /// Begins what waits. Not within itself: a job that no thread can be had for ends at once, as may all behind it.
+    fn hand_on(self: &Arc<Self>) {
+        loop {
+            let job = {
+                let mut jobs = lock(&self.jobs);
+                let room = jobs.under_way < self.most();
+                let next = if room { jobs.waiting.pop_front() } else { None };
+                let Some(job) = next else {
+                    jobs.handing_on = false;
+                    return;
+                };
+                jobs.under_way += 1;
+                job
+            };
             self.begin(job);
         }
     }
@@ -278,24 +322,43 @@ impl Shared {
 struct Taken {
     shared: Arc<Shared>,
     job: Job,
+    /// It has begun, or been given up.
+    left: bool,
+}
+
+impl Taken {
+    /// The thread has it before it no more.
+    fn leave(&mut self) {
+        self.left = true;
+        let weight = weight(&self.job);
+        self.shared.ahead.fetch_sub(weight, Ordering::Relaxed);
+    }
 }
 
 impl Work for Taken {
-    async fn run(self, desk: Arc<Desk>) {
-        let Taken { shared, job } = self;
-        shared.ahead.fetch_sub(weight(&job), Ordering::Relaxed);
-        let mut account = Account::open(&shared, job.token);
+    async fn run(mut self, desk: Arc<Desk>) {
+        self.leave();
+        let Taken { shared, job, .. } = &self;
+        let mut account = Account::open(shared, job.token);
         let client = Arc::clone(&lock(&shared.client));
-        let attempted = attempt(&desk, &client, &job, account.started_unix_ms, account.begun).await;
+        let attempted = attempt(&desk, &client, job, account.started_unix_ms, account.begun).await;
         account.truncated = attempted.truncated;
         account.result = Some(attempted.result);
     }
 
-    fn give_up(self, failure: Failure) {
-        self.shared
-            .ahead
-            .fetch_sub(weight(&self.job), Ordering::Relaxed);
+    fn give_up(mut self, failure: Failure) {
+        self.leave();
         Account::open(&self.shared, self.job.token).result = Some(Err(failure));
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // Its thread died between taking it and beginning it.
+        if !self.left {
+            self.leave();
+            drop(Account::open(&self.shared, self.job.token));
+        }
     }
 }
 
@@ -344,4 +407,108 @@ impl Drop for Account<'_> {
 /// How many small requests a job costs.
 fn weight(job: &Job) -> usize {
     1 + job.event.data.len() / BYTES_LIKE_A_REQUEST
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use webhooks_core::address::Guard;
+    use webhooks_core::endpoint::{Endpoint, Rules};
+    use webhooks_core::request::{Event, Target};
+
+    fn pool(limits: Limits, material: Material) -> Pool {
+        let network = Network {
+            guard: Guard::parse("").unwrap(),
+            allowed_ports: vec![],
+            ca_file: None,
+        };
+        Pool::of(limits, network, Arc::new(SystemLookup), material).unwrap()
+    }
+
+    fn job(token: u64) -> Job {
+        let event = Event {
+            id: uuid::Uuid::nil(),
+            event_type: "memory.created".to_owned(),
+            created_ms: 0,
+            data: "{}".to_owned(),
+        };
+        let target = Target {
+            webhook: uuid::Uuid::nil(),
+            secrets: vec![],
+            header_prefix: "X".to_owned(),
+            user_agent: "x".to_owned(),
+            livemode: true,
+            max_payload: 1_000,
+        };
+        Job {
+            token,
+            event: Arc::new(event),
+            target: Arc::new(target),
+            endpoint: Arc::new(Endpoint::parse("http://192.0.2.1/", &Rules::default()).unwrap()),
+            owner: 0,
+            delivery: uuid::Uuid::nil(),
+            attempt: 1,
+            timeout: Duration::from_secs(1),
+            progress: crate::progress::Progress::default(),
+        }
+    }
+
+    #[test]
+    fn a_job_whose_thread_dies_before_it_begins_has_an_outcome() {
+        let pool = pool(Limits::default(), Material::default());
+        for (token, panics) in [(1, false), (2, true)] {
+            lock(&pool.shared.jobs).under_way += 1;
+            pool.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+            pool.shared.ahead.fetch_add(1, Ordering::Relaxed);
+            let taken = Taken {
+                shared: Arc::clone(&pool.shared),
+                job: job(token),
+                left: false,
+            };
+            let dies = std::thread::spawn(move || {
+                let task = taken.run(Arc::new(Desk::new(Limits::default(), 1, Arc::default())));
+                assert!(!panics, "with a request that has not begun");
+                drop(task);
+            });
+            assert_eq!(dies.join().is_err(), panics);
+        }
+        let mut outcomes = Vec::new();
+        pool.drain(&mut outcomes);
+        let of = |it: &Outcome| (it.token, it.result.clone());
+        let failures = [Failure::NoThread, Failure::Internal].map(Err);
+        assert_eq!(
+            outcomes.iter().map(of).collect::<Vec<_>>(),
+            [1, 2].into_iter().zip(failures).collect::<Vec<_>>()
+        );
+        assert_eq!((pool.in_flight(), pool.ahead()), (0, 0));
+        assert_eq!(lock(&pool.shared.jobs).under_way, 0);
+    }
+
+    /// One after the other, not one within the other: that would take a stack of megabytes.
+    #[test]
+    fn without_threads_all_that_waits_comes_back() {
+        const COUNT: usize = 20_000;
+        let limits = Limits {
+            at_once: 1,
+            ..Limits::default()
+        };
+        let pool = pool(limits, Material::too_large());
+        // While the first is under way.
+        lock(&pool.shared.jobs).under_way = 1;
+        pool.shared.in_flight.store(1, Ordering::Relaxed);
+        for token in 1..COUNT as u64 {
+            pool.submit(job(token));
+        }
+        let shared = Arc::clone(&pool.shared);
+        let small = std::thread::Builder::new().stack_size(256 * 1024);
+        let ends = small.spawn(move || {
+            Account::open(&shared, 0).result = Some(Err(Failure::NoThread));
+        });
+        ends.unwrap().join().unwrap();
+        let mut outcomes = Vec::new();
+        pool.drain(&mut outcomes);
+        let tokens: Vec<u64> = outcomes.iter().map(|it| it.token).collect();
+        assert_eq!(tokens, (0..COUNT as u64).collect::<Vec<_>>());
+        assert_eq!((pool.in_flight(), pool.ahead(), pool.threads()), (0, 0, 0));
+    }
 }

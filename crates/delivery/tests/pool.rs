@@ -76,6 +76,20 @@ fn no_more_are_under_way_at_once_than_the_limit_and_one_thread_carries_them() {
 }
 
 #[test]
+fn how_late_threads_are_is_measured_while_requests_are_under_way() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (server, open) = held();
+    let pool = pool();
+    assert_eq!(pool.lag(), Duration::ZERO);
+    pool.submit(job(1, &server.url()));
+    // A timer is never on time to the nanosecond.
+    eventually("it is measured", || pool.lag() > Duration::ZERO);
+    assert!(pool.lag() < PATIENCE);
+    open();
+    collect(&pool, 1);
+}
+
+#[test]
 fn threads_end_when_there_is_nothing_to_do() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::answering(OK);
