@@ -171,6 +171,7 @@ impl Attempt<'_> {
         let limits = &self.desk.limits;
         // A success is complete without the end of a body whose end is not announced.
         let now = head.is_without_length() && (200..300).contains(&head.status);
+        let has_one_end = head.has_one_end();
         let Some(body) = &mut head.body else {
             return false;
         };
@@ -184,7 +185,7 @@ impl Attempt<'_> {
                 None => return false,
             }
         }
-        !now && wire.is_reusable().await
+        !now && has_one_end && wire.is_reusable().await
     }
 }
 

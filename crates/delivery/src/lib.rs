@@ -20,6 +20,7 @@
 //! | `stream` | bytes of one connection, plain or TLS, no more at a time than is fair |
 //! | `wire` | HTTP on one connection |
 //! | `head` | what counts in the head of an answer |
+//! | `untidy` | heads that hyper refuses, and curl does not |
 //! | `spelling` | header names as they are to be spelled |
 //! | `desk`, `kept` | what a thread's requests share: connections that wait for their next request |
 //! | `descriptors` | the limit of open files |
@@ -50,6 +51,7 @@ mod sync;
 mod thread;
 mod threads;
 mod tls;
+mod untidy;
 mod wire;
 
 pub use class::Class;

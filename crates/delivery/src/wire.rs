@@ -12,21 +12,24 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use http::header::TRANSFER_ENCODING;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::coop;
 
 use crate::failure::Failure;
-use crate::head;
 use crate::progress::{Phase, Progress};
 use crate::stream::{Beginning, MAX_HEAD, Seen, Transport};
 use crate::sync::lock;
 use crate::tls;
+use crate::untidy::{Reading, Untidy};
 
+/// What is read at a time of a head that hyper refuses.
+const ROOM: usize = 1024;
 /// A body goes out in pieces of this size, so that it is seen how far it has come.
 const PIECE: usize = 64 * 1024;
 
@@ -96,10 +99,31 @@ pub(crate) struct Head {
 impl Head {
     /// Whether the body ends where the connection does.
     pub(crate) fn is_without_length(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| {
-            !body.is_end_stream()
-                && body.size_hint().exact().is_none()
-                && !self.fields.contains_key(TRANSFER_ENCODING)
+        self.body
+            .as_ref()
+            .is_some_and(|body| !body.is_end_stream() && body.size_hint().exact().is_none())
+            && !self.is_chunked()
+    }
+
+    /// Whether the last transfer coding is `chunked`.
+    fn is_chunked(&self) -> bool {
+        let last = self.fields.get_all(TRANSFER_ENCODING).iter().next_back();
+        last.and_then(|codings| codings.to_str().ok()?.rsplit(',').next())
+            .is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
+    }
+
+    /// Whether the head tells in one way only where the answer ends. If not, a proxy on the way may have seen another end,
+    /// and what follows may be no answer to the next request (RFC 9112, section 11.2).
+    pub(crate) fn has_one_end(&self) -> bool {
+        let mut codings = self.fields.get_all(TRANSFER_ENCODING).iter();
+        let lengths = self.fields.get_all(CONTENT_LENGTH);
+        if matches!(self.status, 204 | 304) {
+            return codings.next().is_none() && lengths.iter().all(|length| length == "0");
+        }
+        codings.next().is_none_or(|coding| {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && codings.next().is_none()
+                && lengths.iter().next().is_none()
         })
     }
 }
@@ -148,8 +172,13 @@ impl Wire {
         lock(&self.beginning).clear();
         let Wire { sender, work, .. } = self;
         let mut answered = pin!(sender.try_send_request(request));
+        let mut works = true;
         let result = poll_fn(|cx| {
-            let works = go_on(work, cx);
+            // A connection that ends here stays open: the rest of a head that hyper refuses may be still to come.
+            works = works
+                && work
+                    .as_mut()
+                    .is_some_and(|work| work.poll_without_shutdown(cx).is_pending());
             let answered = answered.as_mut().poll(cx);
             if answered.is_pending() && !works {
                 return Poll::Ready(None);
@@ -164,34 +193,57 @@ impl Wire {
                 failure: Failure::ConnectionClosed,
                 unanswered: true,
             }),
-            Some(Err(error)) => self.broken(error.error()),
-            None => Err(Broken {
-                failure: Failure::ConnectionClosed,
-                unanswered: !lock(&self.beginning).is_there(),
-            }),
+            Some(Err(error)) if error.error().is_parse() => {
+                Box::pin(self.read_again(error.error())).await
+            }
+            Some(Err(error)) => Err(self.broken(failure(error.error()))),
+            None => Err(self.broken(Failure::ConnectionClosed)),
         }
     }
 
-    fn broken(&mut self, error: &hyper::Error) -> Result<Head, Broken> {
-        let beginning = lock(&self.beginning);
-        if is_too_large(error)
-            && let Some((status, fields)) = head::read(beginning.bytes())
-        {
-            return Ok(Head {
-                status,
-                fields,
-                body: None,
-            });
-        }
-        let failure = failure(error);
+    fn broken(&self, failure: Failure) -> Broken {
         let ended = matches!(
             failure,
             Failure::ConnectionClosed | Failure::ConnectionReset
         );
-        Err(Broken {
+        Broken {
             failure,
-            unanswered: ended && !beginning.is_there(),
-        })
+            unanswered: ended && !lock(&self.beginning).is_there(),
+        }
+    }
+
+    /// Reads a head that hyper has refused by the rule of [`crate::untidy`], with what is still to come of it.
+    async fn read_again(&mut self, error: &hyper::Error) -> Result<Head, Broken> {
+        let refused = failure(error);
+        let Some(work) = self.work.take() else {
+            return Err(self.broken(refused));
+        };
+        let mut stream = work.into_parts().io.into_inner();
+        let mut untidy = Untidy::default();
+        loop {
+            let (reading, is_full) = {
+                let beginning = lock(&self.beginning);
+                let is_full = beginning.bytes().len() >= MAX_HEAD;
+                (untidy.read(beginning.bytes()), is_full)
+            };
+            let failure = match reading {
+                Reading::Head(status, fields) => {
+                    return Ok(Head {
+                        status,
+                        fields,
+                        body: None,
+                    });
+                }
+                Reading::Broken => refused,
+                Reading::Unfinished if is_full => TOO_LARGE,
+                Reading::Unfinished => match more(&mut stream).await {
+                    Ok(0) => Failure::ConnectionClosed,
+                    Ok(_) => continue,
+                    Err(error) => broken_off(&error),
+                },
+            };
+            return Err(self.broken(failure));
+        }
     }
 
     /// The next piece of the body; `None` at its end, and when it breaks off. With `now`, `None` also when none is there.
@@ -243,6 +295,17 @@ fn go_on(work: &mut Option<Box<Work>>, cx: &mut Context<'_>) -> bool {
     work.is_some()
 }
 
+/// Reads what has come, which the stream itself remembers. How much there was.
+async fn more(stream: &mut Seen) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut room = [0; ROOM];
+        let mut room = ReadBuf::new(&mut room);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
+        Poll::Ready(Ok(room.filled().len()))
+    })
+    .await
+}
+
 fn whole(answer: Response<Incoming>) -> Head {
     let (parts, body) = answer.into_parts();
     Head {
@@ -252,20 +315,26 @@ fn whole(answer: Response<Incoming>) -> Head {
     }
 }
 
+const TOO_LARGE: Failure = Failure::BrokenResponse("headers too large");
+
+fn broken_off(error: &io::Error) -> Failure {
+    tls::failure_in(error).unwrap_or_else(|| Failure::from(error))
+}
+
 /// hyper's error in words for tenants. hyper's own say no more than these, but may quote the peer one day.
 fn failure(error: &hyper::Error) -> Failure {
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return Failure::ConnectionClosed;
     }
     if is_too_large(error) {
-        return Failure::BrokenResponse("headers too large");
+        return TOO_LARGE;
     }
     if error.is_parse() {
         return Failure::BrokenResponse(unparsed(&error.to_string()));
     }
     let io = error.source().and_then(|it| it.downcast_ref::<io::Error>());
     match io {
-        Some(error) => tls::failure_in(error).unwrap_or_else(|| Failure::from(error)),
+        Some(error) => broken_off(error),
         // An answer that was not asked for, among others.
         None => Failure::BrokenResponse("not http"),
     }
@@ -278,8 +347,7 @@ fn is_too_large(error: &hyper::Error) -> bool {
 
 /// Which kinds of errors of its parser hyper tells apart.
 fn unparsed(words: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 3] = [
-        ("HTTP version", "http version"),
+    const KNOWN: [(&str, &str); 2] = [
         ("content-length", "invalid length"),
         ("transfer-encoding", "conflicting lengths"),
     ];

@@ -467,7 +467,7 @@ fn what_is_not_http_is_a_broken_response() {
         &b"SSH-2.0-OpenSSH_9.2\r\n\r\n"[..],
         b"HTTP/1.1 2x0 OK\r\n\r\n",
         b"HTTP/1.1 099 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 1e9\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: a\0b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx",
         b"\0\0\0\0\0\0\0\0\r\n\r\n",
     ] {

@@ -172,7 +172,11 @@ fn a_listed_certificate_is_trusted_though_it_says_it_is_an_authority() {
 
 #[test]
 fn a_listed_certificate_is_trusted_for_its_own_names_and_time_only() {
-    let other = identity_with(&["other.test"], &rcgen::PKCS_ECDSA_P256_SHA256, an_authority);
+    let other = identity_with(
+        &["other.test"],
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        an_authority,
+    );
     let expired = identity_with(&["hook.test"], &rcgen::PKCS_ECDSA_P256_SHA256, |it| {
         an_authority(it);
         it.not_after = rcgen::date_time_ymd(2020, 1, 1);
@@ -234,7 +238,9 @@ fn what_was_missing_is_told() {
     };
     // A client certificate.
     let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(identity.pem.as_bytes()).flatten());
+    roots.add_parsable_certificates(
+        CertificateDer::pem_slice_iter(identity.pem.as_bytes()).flatten(),
+    );
     let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
         Arc::new(roots),
         Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
