@@ -171,7 +171,8 @@ impl Wire {
     pub(crate) async fn send(&mut self, request: Request<Sent>) -> Result<Head, Broken> {
         lock(&self.beginning).clear();
         let Wire { sender, work, .. } = self;
-        let mut answered = pin!(sender.try_send_request(request));
+        // What the connection has read may have used up the task's budget: the answer that it holds is to be seen all the same.
+        let mut answered = pin!(coop::unconstrained(sender.try_send_request(request)));
         let mut works = true;
         let result = poll_fn(|cx| {
             // A connection that ends here stays open: the rest of a head that hyper refuses may be still to come.
