@@ -25,9 +25,6 @@ pub enum Failure {
     /// The host's name has no address, or no name server answered in time for its own limits.
     #[error("name not found")]
     NameNotFound,
-    /// Too many look-ups wait already.
-    #[error("name lookup overloaded")]
-    LookupOverloaded,
     /// Nobody listens there.
     #[error("connection refused")]
     ConnectionRefused,
@@ -58,9 +55,21 @@ pub enum Failure {
     /// The pool was shut down while the request was under way.
     #[error("shut down")]
     ShutDown,
+    /// The name servers that this machine asks cannot be reached.
+    #[error("name servers out of reach")]
+    ResolverLost,
+    /// More names wait to be looked up than there is room for.
+    #[error("name lookup overloaded")]
+    LookupOverloaded,
     /// No thread could be started for the job.
     #[error("no thread")]
     NoThread,
+    /// The process, or the machine, has no file descriptor or no port left.
+    #[error("no file descriptor")]
+    NoDescriptor,
+    /// No memory for a socket.
+    #[error("no memory")]
+    NoMemory,
     /// A defect of ours: the attempt panicked.
     #[error("internal error")]
     Internal,
@@ -73,6 +82,29 @@ impl Failure {
             Failure::AddressRefused(Some(ip)) => webhooks_core::address::refused_at(*ip),
             failure => failure.to_string(),
         }
+    }
+
+    /// Whether this is no fault of the endpoint's: the request was not made, and to make it later costs no attempt.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(
+            self,
+            Failure::ShutDown
+                | Failure::ResolverLost
+                | Failure::LookupOverloaded
+                | Failure::NoThread
+                | Failure::NoDescriptor
+                | Failure::NoMemory
+        )
+    }
+
+    /// Whether all requests must fail alike, whatever their endpoint: to go on trying makes it worse.
+    #[must_use]
+    pub fn is_exhaustion(&self) -> bool {
+        matches!(
+            self,
+            Failure::NoThread | Failure::NoDescriptor | Failure::NoMemory
+        )
     }
 
     /// Whether the time limit was what ended the attempt.
@@ -94,6 +126,14 @@ impl Failure {
 impl From<&io::Error> for Failure {
     fn from(error: &io::Error) -> Failure {
         use io::ErrorKind::*;
+        if let Some(code) = error.raw_os_error() {
+            use nix::errno::Errno;
+            match Errno::from_raw(code) {
+                Errno::EMFILE | Errno::ENFILE => return Failure::NoDescriptor,
+                Errno::ENOMEM | Errno::ENOBUFS => return Failure::NoMemory,
+                _ => {}
+            }
+        }
         match error.kind() {
             ConnectionRefused => Failure::ConnectionRefused,
             ConnectionReset | ConnectionAborted | BrokenPipe => Failure::ConnectionReset,
@@ -102,6 +142,7 @@ impl From<&io::Error> for Failure {
                 Failure::Unreachable
             }
             TimedOut => Failure::TimedOut,
+            OutOfMemory => Failure::NoMemory,
             NotConnected => Failure::ShutDown,
             _ => Failure::Network,
         }
@@ -168,6 +209,23 @@ mod tests {
         assert_eq!(failure.to_string(), "address refused");
         assert_eq!(failure.for_administrators(), "address refused: 10.0.0.1");
         assert_eq!(Failure::TimedOut.for_administrators(), "timed out");
+    }
+
+    #[test]
+    fn what_this_machine_lacks_is_no_fault_of_the_endpoint() {
+        for (code, expected) in [
+            (nix::libc::EMFILE, Failure::NoDescriptor),
+            (nix::libc::ENFILE, Failure::NoDescriptor),
+            (nix::libc::ENOMEM, Failure::NoMemory),
+            (nix::libc::ENOBUFS, Failure::NoMemory),
+        ] {
+            let failure = Failure::from(&io::Error::from_raw_os_error(code));
+            assert_eq!(failure, expected);
+            assert!(failure.is_ours() && failure.is_exhaustion());
+        }
+        assert!(Failure::ResolverLost.is_ours() && !Failure::ResolverLost.is_exhaustion());
+        let refused = Failure::from(&io::Error::from_raw_os_error(nix::libc::ECONNREFUSED));
+        assert!(!refused.is_ours());
     }
 
     #[test]
