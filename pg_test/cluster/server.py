@@ -184,11 +184,18 @@ class Server:
         finally:
             subprocess.run([*option, f"--{what}={told.stdout.decode().strip()}:"], check=is_alive(pid), **self.run_as)
 
-    def without_descriptors(self, pid):
-        """One of the server's processes that can open no file any more, unless it closes another."""
+    def without_descriptors(self, pid, spare=0):
+        """One of the server's processes that can open so many files, and no more unless it closes others."""
+        before, used = None, self._descriptors(pid)
+        while used != before:
+            time.sleep(0.3)  # what it is about to close would be free afterwards
+            before, used = used, self._descriptors(pid)
+        unused = (it for it in itertools.count() if it not in used)
+        return self.limited(pid, "nofile", next(itertools.islice(unused, spare, None)))
+
+    def _descriptors(self, pid):
         told = subprocess.run(["ls", f"/proc/{pid}/fd"], capture_output=True, check=True, **self.run_as)
-        used = {int(it) for it in told.stdout.split()}
-        return self.limited(pid, "nofile", next(it for it in itertools.count() if it not in used))
+        return {int(it) for it in told.stdout.split()}
 
     def client(self, program, *arguments, input=None):
         """Runs one of the client programs against this server."""

@@ -128,10 +128,14 @@ def test_what_was_refused_goes_first_when_the_pause_ends(db, receiver):
     receiver.wait_under_way(5, "/hook")
     gate.open()
     db.wait_for_states(webhook, delivered=30, timeout=20)
-    sent = [it.json["id"] for it in receiver.to("/hook")]
-    assert len(sent) == 35
-    assert sorted(sent[5:10]) == sorted(sent[:5])
-    assert sent[10:] == sorted(sent[10:])
+    assert len(receiver.to("/hook")) == 35
+    refused = {it.header("X-Lanonasis-Delivery") for it in receiver.to("/hook")[:5]}
+    # By when they were started: on their way some may overtake others.
+    began = db.rows("SELECT delivery_id, attempt, started_at FROM webhooks.attempts")
+    again = [it["started_at"] for it in began if it["attempt"] == 2]
+    others = [it["started_at"] for it in began if it["delivery_id"] not in refused]
+    assert {it["delivery_id"] for it in began if it["attempt"] == 2} == refused
+    assert max(again) <= min(others)
 
 
 def test_after_a_pause_one_request_at_a_time_finds_out_whether_it_is_over(db, receiver):
@@ -310,9 +314,9 @@ def test_many_that_are_paused_take_no_room_from_others(db, receiver):
     """What waits for them stays in the queue, however much that is."""
     gone = [pause(db, receiver, path=f"/paused/{n}") for n in range(5)]
     good = db.create_webhook(receiver.url("/good"))
-    db.emit_many(2_000)
+    db.emit_many(900)
     began = time.monotonic()
-    db.wait_for_states(good, delivered=2_000, timeout=60)
-    assert time.monotonic() - began < 30
+    db.wait_for_states(good, delivered=900, timeout=60)
+    assert time.monotonic() - began < 15
     for webhook in gone:
         assert len(receiver.to(f"/paused/{gone.index(webhook)}")) == 1
