@@ -171,10 +171,10 @@ def test_a_pause_that_the_endpoint_has_asked_for_is_shown_and_holds_no_test(sign
     signed_in.go(webhook["id"])
     expect(signed_in.fact("State")).to_contain_text("asked to wait")
     expect(signed_in.fact("Pause")).to_contain_text("The endpoint has asked for a pause.")
-    signed_in.press("Send test")
+    signed_in.press("Send a test")
     signed_in.says(re.compile("Test event .* is on its way"))
     receiver.wait(2)
-    (delivery,) = [it for it in api.deliveries(webhook, 2) if it["state"] == "pending"]
+    (delivery,) = api.deliveries(webhook, 1, "pending")
     show(signed_in, "page", webhook, delivery).click()
     signed_in.says("It is attempted as soon as the limits allow.")
     receiver.wait(3)
