@@ -185,10 +185,12 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
        CASE WHEN s.activation = w.activation THEN s.first_failed_at END AS failing_since,
        CASE WHEN s.activation = w.activation THEN s.failed_attempts ELSE 0 END AS failed_attempts,
        CASE WHEN s.activation = w.activation THEN s.last_status END AS last_status,
-       CASE WHEN s.activation = w.activation THEN webhooks.shown_error(s.last_error) END AS last_error
+       CASE WHEN s.activation = w.activation THEN webhooks.shown_error(s.last_error) END AS last_error,
+       p.paused_until
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
   LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = w.id
  WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL);
 COMMENT ON VIEW   webhooks_api.webhooks IS 'Own webhooks, without secrets';
 COMMENT ON COLUMN webhooks_api.webhooks.id IS 'webhook_ and 32 hex digits';
@@ -209,6 +211,7 @@ COMMENT ON COLUMN webhooks_api.webhooks.failing_since IS 'When the first attempt
 COMMENT ON COLUMN webhooks_api.webhooks.failed_attempts IS 'Attempts that failed since the last success';
 COMMENT ON COLUMN webhooks_api.webhooks.last_status IS 'HTTP status of the last of them';
 COMMENT ON COLUMN webhooks_api.webhooks.last_error IS 'Why the last of them failed';
+COMMENT ON COLUMN webhooks_api.webhooks.paused_until IS 'Until when its endpoint has asked to be left alone, by 429 or 503 with Retry-After';
 
 CREATE VIEW webhooks_api.deliveries WITH (security_barrier) AS
 SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at,

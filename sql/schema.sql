@@ -97,7 +97,9 @@ CREATE TABLE webhooks.webhook_stats (
     first_failed_at       timestamptz,
     failed_attempts       bigint      NOT NULL DEFAULT 0,
     last_status           integer,
-    last_error            text
+    last_error            text,
+    paused_until          timestamptz,
+    paused_url            text
 ) USING heap WITH (fillfactor = 50);
 COMMENT ON TABLE  webhooks.webhook_stats IS 'Counters of each webhook, written by the worker alone';
 COMMENT ON COLUMN webhooks.webhook_stats.webhook_id IS 'webhooks.webhook.id';
@@ -112,6 +114,8 @@ COMMENT ON COLUMN webhooks.webhook_stats.first_failed_at IS 'When the first atte
 COMMENT ON COLUMN webhooks.webhook_stats.failed_attempts IS 'Attempts that failed since the last success';
 COMMENT ON COLUMN webhooks.webhook_stats.last_status IS 'HTTP status of the last of them';
 COMMENT ON COLUMN webhooks.webhook_stats.last_error IS 'Why the last of them failed';
+COMMENT ON COLUMN webhooks.webhook_stats.paused_until IS 'Until when its endpoint has asked to be left alone; it holds for this activation and URL';
+COMMENT ON COLUMN webhooks.webhook_stats.paused_url IS 'The URL that asked';
 
 CREATE TABLE webhooks.creation (
     owner text          PRIMARY KEY,
@@ -240,7 +244,7 @@ CREATE TABLE webhooks.set_aside (
 ) USING heap;
 COMMENT ON TABLE  webhooks.set_aside IS 'Rows that the worker could not deal with: each stays where it is and is passed over until it is removed from here and the worker has started again';
 COMMENT ON COLUMN webhooks.set_aside.id IS 'Id in webhooks.outbox or webhooks.queue';
-COMMENT ON COLUMN webhooks.set_aside.stage IS 'dispatch, fetch (its event cannot be read) or settle (its outcome cannot be written)';
+COMMENT ON COLUMN webhooks.set_aside.stage IS 'dispatch, fetch (its event cannot be read), settle (its outcome cannot be written) or delivery (the worker itself has failed at it three times)';
 COMMENT ON COLUMN webhooks.set_aside.error IS 'What went wrong';
 COMMENT ON COLUMN webhooks.set_aside.at IS 'When';
 

@@ -206,8 +206,21 @@ SELECT CASE WHEN q.counted < 10000 THEN q.counted
 COMMENT ON VIEW   webhooks.backlog IS 'Internal: how much waits, in bounded time';
 COMMENT ON COLUMN webhooks.backlog.backlog IS 'Deliveries, and events that were not dispatched yet; exact below 10,000 of each';
 
--- Since when something has been due: an event that was not dispatched, or a delivery of an active webhook whose time has
--- come. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
+-- An endpoint that has asked to be left alone by Retry-After. The row that says so is the worker's; another URL, and switching
+-- the webhook on again, end what it says.
+CREATE VIEW webhooks.paused AS
+SELECT w.id AS webhook_id, s.paused_until
+  FROM webhooks.webhook w
+  JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+ WHERE s.paused_until > clock_timestamp()
+   AND s.activation = w.activation
+   AND s.paused_url = w.url;
+COMMENT ON VIEW   webhooks.paused IS 'Internal: webhooks whose endpoints have asked to be left alone for a while';
+COMMENT ON COLUMN webhooks.paused.webhook_id IS 'webhooks.webhook.id';
+COMMENT ON COLUMN webhooks.paused.paused_until IS 'Until when';
+
+-- Since when something has been due: an event that was not dispatched, or a delivery whose time has come, of a webhook that is
+-- active and not paused. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
 CREATE VIEW webhooks.oldest_due WITH (security_barrier) AS
 WITH RECURSIVE waiting (webhook_id) AS (
     (SELECT q.webhook_id FROM webhooks.queue q ORDER BY q.webhook_id LIMIT 1)
@@ -226,7 +239,8 @@ SELECT least(
                        AND f.id <> ALL (ARRAY(SELECT a.id FROM webhooks.set_aside a))
                      ORDER BY f.seq LIMIT 1) d
              WHERE NOT EXISTS (SELECT FROM webhooks.disabled x
-                                WHERE x.webhook_id = w.id AND x.activation = w.activation)),
+                                WHERE x.webhook_id = w.id AND x.activation = w.activation)
+               AND NOT EXISTS (SELECT FROM webhooks.paused p WHERE p.webhook_id = w.id)),
            (SELECT e.created_at
               FROM webhooks.outbox o JOIN webhooks.event e ON e.id = o.id
              WHERE o.command IS NULL AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = o.id)
@@ -253,7 +267,7 @@ COMMENT ON VIEW   webhooks.status IS 'The worker of this database and what waits
 COMMENT ON COLUMN webhooks.status.pid IS 'Process id of the worker, or NULL';
 COMMENT ON COLUMN webhooks.status.state IS 'running, or why not';
 COMMENT ON COLUMN webhooks.status.backlog IS 'Deliveries that wait, and events that were not dispatched yet; exact below 10,000 of each';
-COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'How long the oldest has been due, in seconds; deliveries of webhooks that are not active, and retries that are due later, do not count';
+COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'How long the oldest has been due, in seconds; deliveries of webhooks that are not active or paused, and retries that are due later, do not count';
 COMMENT ON COLUMN webhooks.status.in_flight IS 'Requests under way';
 COMMENT ON COLUMN webhooks.status.delivered_total IS 'Deliveries that ended delivered, since the extension was created';
 COMMENT ON COLUMN webhooks.status.failed_total IS 'Deliveries that ended failed';
@@ -292,6 +306,7 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
            w.url, w.events, w.secret,
            CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
            w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)) AS disabled_reason,
+       p.paused_until,
        w.created_at,
        s.last_delivery,
        CASE WHEN s.activation = w.activation THEN s.first_failed_at END AS failing_since,
@@ -304,6 +319,7 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
   LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = w.id
  WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.webhooks IS 'Webhooks, without their secrets';
 COMMENT ON COLUMN webhooks.webhooks.id IS 'webhook_ and 32 hex digits';
@@ -313,6 +329,7 @@ COMMENT ON COLUMN webhooks.webhooks.events IS 'Types, prefix.* or *';
 COMMENT ON COLUMN webhooks.webhooks.filters IS 'Keys and values an event must have; for administrators';
 COMMENT ON COLUMN webhooks.webhooks.active IS 'Switched on, and not switched off by the worker since';
 COMMENT ON COLUMN webhooks.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
+COMMENT ON COLUMN webhooks.webhooks.paused_until IS 'Until when its endpoint has asked to be left alone, by 429 or 503 with Retry-After';
 COMMENT ON COLUMN webhooks.webhooks.created_at IS 'When it was created';
 COMMENT ON COLUMN webhooks.webhooks.last_delivery IS 'When the last delivery succeeded';
 COMMENT ON COLUMN webhooks.webhooks.failing_since IS 'When the first attempt failed that no success has followed; NULL: it is not failing';
@@ -351,13 +368,15 @@ SELECT w.id,
                'attempts', s.failed_attempts,
                'last_status', s.last_status,
                'last_error', s.last_error) END,
+           'paused_until', webhooks.format_time(p.paused_until),
            'delivery_stats', jsonb_build_object(
                'total_attempts', coalesce(s.total_attempts, 0),
                'successful_deliveries', coalesce(s.successful_deliveries, 0),
                'failed_deliveries', coalesce(s.failed_deliveries, 0))) AS object
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
-  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id;
+  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = w.id;
 COMMENT ON VIEW   webhooks.webhook_object IS 'Internal: the webhook object of the API, without its secret';
 COMMENT ON COLUMN webhooks.webhook_object.id IS 'webhooks.webhook.id';
 COMMENT ON COLUMN webhooks.webhook_object.owner IS 'Its owner';

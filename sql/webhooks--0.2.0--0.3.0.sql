@@ -89,6 +89,30 @@ COMMENT ON FUNCTION webhooks.shown_error IS 'Internal: the error of an attempt a
 
 REVOKE ALL ON FUNCTION webhooks.unreadable, webhooks.shown_error FROM PUBLIC;
 
+-- Endpoints that ask to be left alone for a while.
+
+ALTER TABLE webhooks.webhook_stats
+    ADD COLUMN paused_until timestamptz,
+    ADD COLUMN paused_url   text;
+COMMENT ON COLUMN webhooks.webhook_stats.paused_until IS 'Until when its endpoint has asked to be left alone; it holds for this activation and URL';
+COMMENT ON COLUMN webhooks.webhook_stats.paused_url IS 'The URL that asked';
+COMMENT ON COLUMN webhooks.set_aside.stage IS 'dispatch, fetch (its event cannot be read), settle (its outcome cannot be written) or delivery (the worker itself has failed at it three times)';
+
+-- An endpoint that has asked to be left alone by Retry-After. The row that says so is the worker's; another URL, and switching
+-- the webhook on again, end what it says.
+CREATE VIEW webhooks.paused AS
+SELECT w.id AS webhook_id, s.paused_until
+  FROM webhooks.webhook w
+  JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+ WHERE s.paused_until > clock_timestamp()
+   AND s.activation = w.activation
+   AND s.paused_url = w.url;
+COMMENT ON VIEW   webhooks.paused IS 'Internal: webhooks whose endpoints have asked to be left alone for a while';
+COMMENT ON COLUMN webhooks.paused.webhook_id IS 'webhooks.webhook.id';
+COMMENT ON COLUMN webhooks.paused.paused_until IS 'Until when';
+
+REVOKE ALL ON webhooks.paused FROM PUBLIC;
+
 CREATE OR REPLACE VIEW webhooks.webhook_object WITH (security_invoker) AS
 SELECT w.id,
        w.owner,
@@ -117,13 +141,15 @@ SELECT w.id,
                'attempts', s.failed_attempts,
                'last_status', s.last_status,
                'last_error', s.last_error) END,
+           'paused_until', webhooks.format_time(p.paused_until),
            'delivery_stats', jsonb_build_object(
                'total_attempts', coalesce(s.total_attempts, 0),
                'successful_deliveries', coalesce(s.successful_deliveries, 0),
                'failed_deliveries', coalesce(s.failed_deliveries, 0))) AS object
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
-  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id;
+  LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = w.id;
 
 CREATE OR REPLACE VIEW webhooks_api.webhooks WITH (security_barrier) AS
 SELECT webhooks.format_id('webhook', w.id) AS id,
@@ -149,10 +175,12 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
        CASE WHEN s.activation = w.activation THEN s.first_failed_at END AS failing_since,
        CASE WHEN s.activation = w.activation THEN s.failed_attempts ELSE 0 END AS failed_attempts,
        CASE WHEN s.activation = w.activation THEN s.last_status END AS last_status,
-       CASE WHEN s.activation = w.activation THEN webhooks.shown_error(s.last_error) END AS last_error
+       CASE WHEN s.activation = w.activation THEN webhooks.shown_error(s.last_error) END AS last_error,
+       p.paused_until
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
   LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = w.id
  WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL);
 COMMENT ON COLUMN webhooks_api.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
 
@@ -160,6 +188,7 @@ COMMENT ON COLUMN webhooks_api.webhooks.failing_since IS 'When the first attempt
 COMMENT ON COLUMN webhooks_api.webhooks.failed_attempts IS 'Attempts that failed since the last success';
 COMMENT ON COLUMN webhooks_api.webhooks.last_status IS 'HTTP status of the last of them';
 COMMENT ON COLUMN webhooks_api.webhooks.last_error IS 'Why the last of them failed';
+COMMENT ON COLUMN webhooks_api.webhooks.paused_until IS 'Until when its endpoint has asked to be left alone, by 429 or 503 with Retry-After';
 COMMENT ON FUNCTION webhooks_api.activity IS 'GET /api/v1/activity: attempts at own webhooks, and deliveries that ended, minute by minute';
 
 COMMENT ON FUNCTION webhooks.wants(text[], text, jsonb, text, text, text, text) IS
@@ -373,8 +402,8 @@ SELECT CASE WHEN q.counted < 10000 THEN q.counted
 COMMENT ON VIEW   webhooks.backlog IS 'Internal: how much waits, in bounded time';
 COMMENT ON COLUMN webhooks.backlog.backlog IS 'Deliveries, and events that were not dispatched yet; exact below 10,000 of each';
 
--- Since when something has been due: an event that was not dispatched, or a delivery of an active webhook whose time has
--- come. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
+-- Since when something has been due: an event that was not dispatched, or a delivery whose time has come, of a webhook that is
+-- active and not paused. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
 CREATE VIEW webhooks.oldest_due WITH (security_barrier) AS
 WITH RECURSIVE waiting (webhook_id) AS (
     (SELECT q.webhook_id FROM webhooks.queue q ORDER BY q.webhook_id LIMIT 1)
@@ -393,7 +422,8 @@ SELECT least(
                        AND f.id <> ALL (ARRAY(SELECT a.id FROM webhooks.set_aside a))
                      ORDER BY f.seq LIMIT 1) d
              WHERE NOT EXISTS (SELECT FROM webhooks.disabled x
-                                WHERE x.webhook_id = w.id AND x.activation = w.activation)),
+                                WHERE x.webhook_id = w.id AND x.activation = w.activation)
+               AND NOT EXISTS (SELECT FROM webhooks.paused p WHERE p.webhook_id = w.id)),
            (SELECT e.created_at
               FROM webhooks.outbox o JOIN webhooks.event e ON e.id = o.id
              WHERE o.command IS NULL AND NOT EXISTS (SELECT FROM webhooks.set_aside a WHERE a.id = o.id)
@@ -417,7 +447,7 @@ SELECT k.pid,
   FROM webhooks.worker() k, webhooks.worker_state s, webhooks.backlog b, webhooks.oldest_due due
  WHERE webhooks.may_read();
 COMMENT ON COLUMN webhooks.status.backlog IS 'Deliveries that wait, and events that were not dispatched yet; exact below 10,000 of each';
-COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'How long the oldest has been due, in seconds; deliveries of webhooks that are not active, and retries that are due later, do not count';
+COMMENT ON COLUMN webhooks.status.oldest_pending_seconds IS 'How long the oldest has been due, in seconds; deliveries of webhooks that are not active or paused, and retries that are due later, do not count';
 
 CREATE FUNCTION webhooks.requests_in_flight()
     RETURNS TABLE (webhook_id uuid, delivery_id uuid, since timestamptz, phase text)
@@ -449,6 +479,7 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
            w.url, w.events, w.secret,
            CASE WHEN w.previous_secret_expires_at > clock_timestamp() THEN w.previous_secret END,
            w.filters, w.max_attempts, w.backoff_multiplier, w.max_delay)) AS disabled_reason,
+       p.paused_until,
        w.created_at,
        s.last_delivery,
        CASE WHEN s.activation = w.activation THEN s.first_failed_at END AS failing_since,
@@ -461,6 +492,7 @@ SELECT webhooks.format_id('webhook', w.id) AS id,
   FROM webhooks.webhook w
   LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
   LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = w.id
  WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.webhooks IS 'Webhooks, without their secrets';
 COMMENT ON COLUMN webhooks.webhooks.id IS 'webhook_ and 32 hex digits';
@@ -470,6 +502,7 @@ COMMENT ON COLUMN webhooks.webhooks.events IS 'Types, prefix.* or *';
 COMMENT ON COLUMN webhooks.webhooks.filters IS 'Keys and values an event must have; for administrators';
 COMMENT ON COLUMN webhooks.webhooks.active IS 'Switched on, and not switched off by the worker since';
 COMMENT ON COLUMN webhooks.webhooks.disabled_reason IS 'Why it sends nothing: the worker has switched it off, or its row cannot be read';
+COMMENT ON COLUMN webhooks.webhooks.paused_until IS 'Until when its endpoint has asked to be left alone, by 429 or 503 with Retry-After';
 COMMENT ON COLUMN webhooks.webhooks.created_at IS 'When it was created';
 COMMENT ON COLUMN webhooks.webhooks.last_delivery IS 'When the last delivery succeeded';
 COMMENT ON COLUMN webhooks.webhooks.failing_since IS 'When the first attempt failed that no success has followed; NULL: it is not failing';

@@ -22,10 +22,11 @@ static LOAD: Statement = Statement::new(
              w.resumed_at, w.resumed_under::text,
              s.failing_since, s.failed_since_success,
              w.previous_secret_expires_at,
-             s.first_failed_at, s.failed_attempts, s.last_status, s.last_error
+             s.first_failed_at, s.failed_attempts, s.last_status, s.last_error, p.paused_until
         FROM webhooks.webhook w
         LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
         LEFT JOIN webhooks.webhook_stats s ON s.webhook_id = w.id AND s.activation = w.activation
+        LEFT JOIN webhooks.paused p ON p.webhook_id = w.id
        WHERE w.id = ANY ($1)",
     &[pg_sys::UUIDARRAYOID, pg_sys::BOOLOID],
 );
@@ -102,6 +103,7 @@ fn read(rows: &sql::Rows<'_>, row: usize, settings: &Settings) -> Option<Definit
         subscription: read.subscription,
         filter: read.filter,
         policy: read.policy,
+        url: url.clone(),
         endpoint: Endpoint::parse(&url, &settings.endpoint_rules)
             .map(Arc::new)
             .map_err(|error| error.to_string()),
@@ -126,6 +128,7 @@ fn read(rows: &sql::Rows<'_>, row: usize, settings: &Settings) -> Option<Definit
             status: rows.get::<i32>(row, 24).and_then(|it| it.try_into().ok()),
             error: rows.get(row, 25),
         }),
+        paused_until_ms: rows.time(row, 26),
         unreadable: read.unreadable,
         unreadable_until_ms,
     })

@@ -16,9 +16,9 @@ use crate::seam::trigger;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Figures of both are counted. What the worker knows of failures here counts from the last success here.
+/// Figures of both are counted, and the longer pause holds. What the worker knows of failures here counts from the last success here.
 static STATS: Statement = Statement::new(
-    c"INSERT INTO webhooks.webhook_stats AS s VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    c"INSERT INTO webhooks.webhook_stats AS s VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
       ON CONFLICT (webhook_id) DO UPDATE
          SET total_attempts = s.total_attempts + excluded.total_attempts,
              successful_deliveries = s.successful_deliveries + excluded.successful_deliveries,
@@ -32,7 +32,12 @@ static STATS: Statement = Statement::new(
                      CASE WHEN goes_on THEN s.failed_attempts + excluded.failed_attempts ELSE s.failed_attempts END,
                      CASE WHEN goes_on AND s.failed_attempts = 0 THEN excluded.last_status ELSE s.last_status END,
                      CASE WHEN goes_on AND s.failed_attempts = 0 THEN excluded.last_error ELSE s.last_error END
-                FROM (SELECT s.last_delivery IS NULL AND s.activation = excluded.activation AS goes_on) g)",
+                FROM (SELECT s.last_delivery IS NULL AND s.activation = excluded.activation AS goes_on) g),
+             (paused_until, paused_url) =
+             (SELECT CASE WHEN longer THEN excluded.paused_until ELSE s.paused_until END,
+                     CASE WHEN longer THEN excluded.paused_url ELSE s.paused_url END
+                FROM (SELECT s.activation = excluded.activation
+                             AND excluded.paused_until > coalesce(s.paused_until, '-infinity') AS longer) p)",
     &[
         pg_sys::UUIDOID,
         pg_sys::INT8OID,
@@ -45,6 +50,8 @@ static STATS: Statement = Statement::new(
         pg_sys::TIMESTAMPTZOID,
         pg_sys::INT8OID,
         pg_sys::INT4OID,
+        pg_sys::TEXTOID,
+        pg_sys::TIMESTAMPTZOID,
         pg_sys::TEXTOID,
     ],
 );

@@ -5,6 +5,7 @@ Which one is chosen by PG_CONFIG (the path of a pg_config). PostgreSQL refuses t
 """
 
 import contextlib
+import itertools
 import os
 import pwd
 import signal
@@ -170,6 +171,31 @@ class Server:
         if done.returncode != 0:
             raise RuntimeError(f"{program} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    @contextlib.contextmanager
+    def limited(self, pid, what, soft):
+        """One of the server's processes with a lower limit, by its option of prlimit: nofile, nproc. Set by the server's user,
+        who may raise it again."""
+        option = ["prlimit", "--pid", str(pid)]
+        told = subprocess.run([*option, "--raw", "--noheadings", "--output=SOFT", f"--{what}"], capture_output=True, check=True, **self.run_as)
+        subprocess.run([*option, f"--{what}={soft}:"], check=True, **self.run_as)
+        try:
+            yield
+        finally:
+            subprocess.run([*option, f"--{what}={told.stdout.decode().strip()}:"], check=is_alive(pid), **self.run_as)
+
+    def without_descriptors(self, pid, spare=0):
+        """One of the server's processes that can open so many files, and no more unless it closes others."""
+        before, used = None, self._descriptors(pid)
+        while used != before:
+            time.sleep(0.3)  # what it is about to close would be free afterwards
+            before, used = used, self._descriptors(pid)
+        unused = (it for it in itertools.count() if it not in used)
+        return self.limited(pid, "nofile", next(itertools.islice(unused, spare, None)))
+
+    def _descriptors(self, pid):
+        told = subprocess.run(["ls", f"/proc/{pid}/fd"], capture_output=True, check=True, **self.run_as)
+        return {int(it) for it in told.stdout.split()}
 
     def client(self, program, *arguments, input=None):
         """Runs one of the client programs against this server."""

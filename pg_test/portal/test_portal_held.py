@@ -4,6 +4,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
+from receiver import Answer
 
 ACTIVE_AGAIN = "It is held until the webhook is active again."
 WORKER_RUNS = "It is held until the worker runs."
@@ -153,3 +154,27 @@ def test_what_is_due_says_for_how_long(signed_in, api, receiver):
         expect(health).to_contain_text(re.compile(r"Pending\s*1\s*Due for\s*[1-9]\d* s"))
     finally:
         db.start_worker()
+
+# The endpoint has asked for a pause
+
+
+def test_a_pause_that_the_endpoint_has_asked_for_is_shown_and_holds_no_test(signed_in, api, receiver):
+    receiver.answer("/hook", Answer(status=429, headers=(("Retry-After", "3600"),)), 200)
+    webhook = api.create(receiver.url(), ["memory.*"], retry_policy=PATIENT)
+    api.remember()
+    query = "SELECT webhooks.get_webhook(%s) ->> 'paused_until'"
+    api.gateway.db.wait_until(query, lambda until: until is not None, params=[webhook["id"]])
+    signed_in.go("webhooks")
+    row = signed_in.rows("All webhooks")
+    expect(row).to_contain_text("asked to wait")
+    expect(row).to_contain_text(re.compile("It ends in (60 min|1 h)"))
+    signed_in.go(webhook["id"])
+    expect(signed_in.fact("State")).to_contain_text("asked to wait")
+    expect(signed_in.fact("Pause")).to_contain_text("The endpoint has asked for a pause.")
+    signed_in.press("Send a test")
+    signed_in.says(re.compile("Test event .* is on its way"))
+    receiver.wait(2)
+    (delivery,) = api.deliveries(webhook, 1, "pending")
+    show(signed_in, "page", webhook, delivery).click()
+    signed_in.says("It is attempted as soon as the limits allow.")
+    receiver.wait(3)

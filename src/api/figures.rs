@@ -17,10 +17,11 @@ static STATUS: Statement = Statement::new(
         FROM webhooks.worker() k,
              (SELECT pg_catalog.count(*) AS pending,
                      coalesce(greatest(0, extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(coalesce(q.due, q.created_at))
-                         FILTER (WHERE w.active AND d.webhook_id IS NULL
+                         FILTER (WHERE w.active AND d.webhook_id IS NULL AND h.webhook_id IS NULL
                                    AND coalesce(q.due, q.created_at) <= pg_catalog.clock_timestamp()))), 0)::float8 AS oldest
                 FROM webhooks.waiting q JOIN webhooks.webhook w ON w.id = q.webhook_id
                 LEFT JOIN webhooks.disabled d ON d.webhook_id = w.id AND d.activation = w.activation
+                LEFT JOIN webhooks.paused h ON h.webhook_id = w.id
                WHERE $1 IS NULL OR w.owner = $1) p,
              (SELECT pg_catalog.count(*) FILTER (WHERE w.active AND d.webhook_id IS NULL) AS active,
                      pg_catalog.count(d.webhook_id) AS disabled

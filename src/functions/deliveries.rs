@@ -300,7 +300,7 @@ pub(crate) fn retry(delivery_id: Option<&str>) -> Result<JsonB, Error> {
                 &[sql::uuid(delivery), arg(caller.owner()), arg(seq)],
             );
             let webhook = rows.uuid(0, 1).ok_or_else(|| absent(delivery))?;
-            tell_worker(Command::Queued, webhook)?;
+            tell_worker(Command::Hurry(delivery), webhook)?;
             shown(spi, delivery, &caller).map(JsonB)
         })
     })

@@ -499,6 +499,7 @@ pub(crate) const READ_ONLY: &[&str] = &[
     "last_delivery",
     "delivery_stats",
     "failing",
+    "paused_until",
     "disabled_reason",
     "previous_secret_expires_at",
 ];

@@ -444,7 +444,7 @@ impl Worker {
                     Command::Queued => self.scheduler.requeued(webhook),
                     Command::Hurry(delivery) => {
                         let hurried = Hurried { delivery, webhook };
-                        self.scheduler.hurry(it.key, hurried);
+                        self.scheduler.hurry(it.key, hurried, clock::now());
                         return;
                     }
                 }

@@ -73,6 +73,16 @@ pub(super) fn set_aside(stage: &str, rows: usize, error: &str) {
     );
 }
 
+/// Requests cannot be made, for a reason that is not their endpoint's.
+pub(super) fn hindered(words: &str) {
+    report(
+        PgLogLevel::WARNING,
+        format!("webhooks: {words}"),
+        "That is no fault of an endpoint. See the limits of the server's processes (ulimit -n, -u), its memory, and whether it reaches its name servers."
+            .to_owned(),
+    );
+}
+
 fn report(level: PgLogLevel, message: String, hint: String) {
     ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "webhooks")
         .set_hint(hint)

@@ -3,6 +3,7 @@
 
 mod definitions;
 mod dispatch;
+mod hindered;
 mod journal;
 mod keys;
 mod postgrest;
@@ -21,6 +22,7 @@ use crate::seam::{clock, raw};
 use crate::settings::Settings;
 use crate::shmem::{self, Slot, State};
 use definitions::Definitions;
+use hindered::Hindrances;
 use journal::Reason;
 use pgrx::pg_sys;
 use pgrx::prelude::PgSqlErrorCode;
@@ -59,6 +61,8 @@ const AHEAD_MS: u64 = 2;
 const LOOK_AHEAD_MS: u64 = 10;
 
 // Stages that pause by themselves when they fail.
+/// No stage: what the worker fails at is one delivery.
+const DELIVERY: &str = "delivery";
 const DISPATCH: &str = "dispatch";
 const FETCH: &str = "fetch";
 const SETTLE: &str = "settle";
@@ -89,6 +93,7 @@ pub(crate) struct Worker {
     upkeep: Upkeep,
     reports: Reports,
     troubles: Troubles,
+    hindrances: Hindrances,
     /// Name of the database, for the log.
     database: String,
     /// What was known of the database when the worker connected, and when that was last looked at.
@@ -384,13 +389,18 @@ impl Worker {
             self.shown.ended(outcome.token);
             let class = Class::of(&outcome.result);
             self.slot.classes[class as usize].fetch_add(1, Ordering::Relaxed);
-            let ended = settle::ended(outcome);
-            self.end(ended);
+            match hindered::judge(outcome) {
+                Ok(outcome) => self.end(settle::ended(outcome)),
+                Err(not_tried) => self.take_back(not_tried),
+            }
         }
+        self.tell_of_hindrances();
     }
 
     fn end(&mut self, ended: Ended) {
-        let jitter = self.settings.retry_jitter.then(clock::fraction);
+        // Drawn where there may be a retry: a draw is the server's strong randomness.
+        let drawn = self.settings.retry_jitter && !ended.result.is_success();
+        let jitter = drawn.then(clock::fraction);
         self.scheduler
             .ended(ended, &self.limits, clock::now(), jitter);
     }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::request::Event;
+use webhooks_core::verdict;
 use webhooks_schedule::{Recorded, Wanted};
 
 /// Rows fetched of one webhook at once, at most and, unless they are very large, at least.
@@ -27,7 +28,8 @@ static BACKLOG: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
              e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END,
              pg_catalog.octet_length(e.data),
-             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END
+             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END,
+             q.last_status
         FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) AS w(id, after, most)
        CROSS JOIN LATERAL (SELECT * FROM webhooks.queue q
                             WHERE q.webhook_id = w.id AND q.seq > w.after
@@ -60,7 +62,8 @@ static COMING_DUE: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
              e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END,
              pg_catalog.octet_length(e.data),
-             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END
+             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END,
+             q.last_status
         FROM (SELECT * FROM webhooks.queue q
                WHERE (q.due, q.id) > ($1, $2) AND q.due <= $3 AND q.id <> ALL ($5)
                ORDER BY q.due, q.id LIMIT $4) q
@@ -79,7 +82,8 @@ static NAMED: Statement = Statement::new(
     c"SELECT q.id, q.webhook_id, q.event_id, q.seq, q.attempts, q.attempts_before, q.due, q.created_at,
              e.type, e.created_at, e.data, CASE WHEN q.undecided THEN coalesce(e.subject, e.data) END,
              pg_catalog.octet_length(e.data),
-             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END
+             CASE WHEN q.undecided THEN pg_catalog.octet_length(coalesce(e.subject, e.data)) END,
+             q.last_status
         FROM webhooks.queue q
         LEFT JOIN webhooks.event e ON e.id = q.event_id
        WHERE q.id = ANY ($1) AND q.id <> ALL ($2)",
@@ -299,6 +303,7 @@ fn fetched_row(
             attempts_before: u32::try_from(rows.get::<i32>(row, 6)?).unwrap_or(0),
             due_ms,
             created_ms: rows.time(row, 8)?,
+            refused: is_refused(rows, row),
             undecided: rows.get(row, 12),
         })
     });
@@ -309,6 +314,11 @@ fn fetched_row(
         due_ms,
         recorded,
     })
+}
+
+fn is_refused(rows: &sql::Rows<'_>, row: usize) -> bool {
+    let status = rows.get::<i32>(row, 15);
+    status.is_some_and(|it| u16::try_from(it).is_ok_and(verdict::is_refusal))
 }
 
 fn event(rows: &sql::Rows<'_>, row: usize, id: Uuid) -> Option<Event> {

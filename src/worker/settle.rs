@@ -69,7 +69,8 @@ impl Settling {
 
     /// Statistics are written at rest as soon as everything else is, and now and then under load.
     fn stats_in(&self, now: u64, scheduler: &Scheduler) -> u64 {
-        let wait = if scheduler.idle() {
+        // A pause is to outlast a crash.
+        let wait = if scheduler.idle() || scheduler.has_new_pause() {
             SETTLE_MS
         } else {
             STATS_MS
@@ -282,6 +283,9 @@ impl Worker {
                 for unit in &units {
                     self.reports.count(unit);
                     self.tell_of(unit);
+                    if let Some(quarantine) = &unit.quarantine {
+                        self.pass_over(quarantine);
+                    }
                 }
             }
             Err(error) if is_transient(error.code) || super::start::extension_is_gone() => {

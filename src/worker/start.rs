@@ -2,6 +2,7 @@
 //! fills its memory.
 
 use super::definitions::Definitions;
+use super::hindered::Hindrances;
 use super::reports::Reports;
 use super::settle::Settling;
 use super::unreadable::SetAside;
@@ -184,6 +185,7 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         upkeep: Upkeep::default(),
         reports: Reports::default(),
         troubles: Troubles::default(),
+        hindrances: Hindrances::default(),
         database,
         place,
         placed_ms: clock::mono_ms(),

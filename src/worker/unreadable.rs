@@ -5,12 +5,13 @@
 //!
 //! Which rows those are is kept in memory and read again now and then: the reads of every moment need no table for it.
 
-use super::{Worker, is_transient, journal};
+use super::{DELIVERY, Worker, is_transient, journal};
 use crate::seam::sql::{self, Arg, Connection, Statement};
 use crate::seam::transaction::{Isolation, RolledBack, transaction};
 use pgrx::pg_sys;
 use std::collections::HashSet;
 use uuid::Uuid;
+use webhooks_schedule::Quarantine;
 
 static KNOWN: Statement = Statement::new(c"SELECT s.id FROM webhooks.set_aside s", &[]);
 static SET_ASIDE: Statement = Statement::new(
@@ -58,6 +59,13 @@ pub(super) fn suspects(rows: &sql::Rows<'_>) -> Vec<Suspect> {
         .collect()
 }
 
+/// Has rows passed over by whoever reads the table, in a transaction of the caller's.
+pub(super) fn set_aside(spi: &Connection, ids: &[Uuid], stage: &'static str, error: &str) {
+    let ids = sql::uuids(ids.iter().copied());
+    let (stage, error) = (sql::arg(stage.to_owned()), sql::arg(error.to_owned()));
+    spi.write(&SET_ASIDE, &[ids, stage, error]);
+}
+
 impl Worker {
     /// Reads which rows are set aside.
     pub(super) fn load_set_aside(&mut self) -> Result<(), RolledBack> {
@@ -82,16 +90,20 @@ impl Worker {
     ) -> Result<(), RolledBack> {
         journal::set_aside(stage, ids.len(), &error.message);
         transaction(c"setting rows aside", Isolation::ReadCommitted, || {
-            sql::connect(|spi| {
-                let ids = sql::uuids(ids.iter().copied());
-                let error = sql::arg(error.message.clone());
-                spi.write(&SET_ASIDE, &[ids, sql::arg(stage.to_owned()), error]);
-            });
+            sql::connect(|spi| set_aside(spi, ids, stage, &error.message));
         })?;
         self.set_aside.0.extend(ids);
         self.settling
             .note_error(format!("{stage}: {}", error.message));
         Ok(())
+    }
+
+    /// A delivery at which the worker has failed again and again is passed over from now on: that is written.
+    pub(super) fn pass_over(&mut self, quarantine: &Quarantine) {
+        self.set_aside.0.insert(quarantine.delivery);
+        journal::set_aside(DELIVERY, 1, &quarantine.error);
+        self.settling
+            .note_error(format!("{DELIVERY}: {}", quarantine.error));
     }
 
     /// A read failed: sets those of its rows aside that cannot be read; whether there were any, and the read may be

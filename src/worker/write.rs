@@ -1,13 +1,14 @@
 //! What settling writes: units into `delivery`, `attempt`, `queue` and `outbox`, figures into the
 //! statistics. In a transaction of the caller's; an error is raised.
 
+use super::{DELIVERY, unreadable};
 use crate::emit::store::{NewEvent, Store};
 use crate::seam::clock;
 use crate::seam::sql::{self, Connection, Statement};
 use crate::seam::table::Table;
 use pgrx::{IntoDatum, pg_sys};
 use uuid::Uuid;
-use webhooks_schedule::{Attempt, Batch, Ending, Failing, How, QueueRow, StatsDelta, Unit};
+use webhooks_schedule::{Attempt, Batch, Ending, Failing, How, Pause, QueueRow, StatsDelta, Unit};
 
 static QUEUE_INSERT: Statement = Statement::new(
     c"INSERT INTO webhooks.queue (id, event_id, webhook_id, seq, attempts, due, last_status, last_error, created_at, undecided)
@@ -61,7 +62,9 @@ static LATE: Statement = Statement::new(
       VALUES ($1, $2, $3, 'cancelled', $4, $5, $6, $7, $8, $9, $10, $11)
       ON CONFLICT (id) DO UPDATE
          SET attempts = excluded.attempts, started_at = excluded.started_at, duration_ms = excluded.duration_ms,
-             status = excluded.status, error = excluded.error, response_excerpt = excluded.response_excerpt",
+             status = excluded.status, error = excluded.error, response_excerpt = excluded.response_excerpt
+       -- The request may not have been made.
+       WHERE excluded.started_at IS NOT NULL",
     &[
         pg_sys::UUIDOID,
         pg_sys::UUIDOID,
@@ -84,14 +87,17 @@ static DISABLE: Statement = Statement::new(
        WHERE d.activation <> excluded.activation",
     &[pg_sys::UUIDOID, pg_sys::INT4OID, pg_sys::TEXTOID],
 );
+/// A pause is told by the URL that asked for it: without one there is nothing new of it.
+///
 /// Failures are added to those in the table, which may have come with a dump and be unknown to memory.
 static STATS: Statement = Statement::new(
     c"INSERT INTO webhooks.webhook_stats AS s
              (webhook_id, total_attempts, successful_deliveries, failed_deliveries, last_delivery, activation, failing_since,
-              failed_since_success, first_failed_at, failed_attempts, last_status, last_error)
+              failed_since_success, first_failed_at, failed_attempts, last_status, last_error, paused_until, paused_url)
       SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
              pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9),
-             pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12))
+             pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12), pg_catalog.unnest($13),
+             pg_catalog.unnest($14))
       ON CONFLICT (webhook_id) DO UPDATE
          SET total_attempts = s.total_attempts + excluded.total_attempts,
              successful_deliveries = s.successful_deliveries + excluded.successful_deliveries,
@@ -107,7 +113,11 @@ static STATS: Statement = Statement::new(
                      CASE WHEN goes_on THEN s.failed_attempts + excluded.total_attempts ELSE excluded.failed_attempts END,
                      CASE WHEN goes_on AND excluded.total_attempts = 0 THEN s.last_status ELSE excluded.last_status END,
                      CASE WHEN goes_on AND excluded.total_attempts = 0 THEN s.last_error ELSE excluded.last_error END
-                FROM (SELECT s.activation = excluded.activation AND excluded.last_delivery IS NULL AS goes_on) g)",
+                FROM (SELECT s.activation = excluded.activation AND excluded.last_delivery IS NULL AS goes_on) g),
+             (paused_until, paused_url) =
+             (SELECT CASE WHEN is_news THEN excluded.paused_until ELSE s.paused_until END,
+                     CASE WHEN is_news THEN excluded.paused_url ELSE s.paused_url END
+                FROM (SELECT excluded.paused_url IS NOT NULL OR s.activation <> excluded.activation AS is_news) p)",
     &[
         pg_sys::UUIDARRAYOID,
         pg_sys::INT8ARRAYOID,
@@ -120,6 +130,8 @@ static STATS: Statement = Statement::new(
         pg_sys::TIMESTAMPTZARRAYOID,
         pg_sys::INT8ARRAYOID,
         pg_sys::INT4ARRAYOID,
+        pg_sys::TEXTARRAYOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
         pg_sys::TEXTARRAYOID,
     ],
 );
@@ -261,6 +273,9 @@ pub(super) fn write(units: &[Unit], news: Vec<NewEvent>) {
             );
             crate::emit::subscribers::invalidate();
         }
+        for quarantine in units.iter().filter_map(|unit| unit.quarantine.as_ref()) {
+            unreadable::set_aside(spi, &[quarantine.delivery], DELIVERY, &quarantine.error);
+        }
     });
 }
 
@@ -322,6 +337,15 @@ where
     sql::arg(column.collect::<Vec<_>>())
 }
 
+/// A column of what is new of pauses; NULL where nothing is.
+fn pause<T>(stats: &[(Uuid, StatsDelta)], of: impl Fn(&Pause) -> Option<T>) -> sql::Arg
+where
+    Vec<Option<T>>: IntoDatum,
+{
+    let column = stats.iter().map(|(_, it)| it.pause.as_ref().and_then(&of));
+    sql::arg(column.collect::<Vec<_>>())
+}
+
 /// Adds figures to the statistics; notes an error of the worker's own.
 pub(super) fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error: Option<String>) {
     let sum = |of: fn(&StatsDelta) -> u64| stats.iter().map(|(_, it)| of(it) as i64).sum::<i64>();
@@ -364,6 +388,8 @@ pub(super) fn write_stats(spi: &Connection, stats: &[(Uuid, StatsDelta)], error:
                 each(|it| it.failing.as_ref().map_or(0, |it| it.attempts)),
                 failing(stats, |it| it.status.map(i32::from)),
                 failing(stats, |it| it.error.clone()),
+                pause(stats, |it| it.until_ms.and_then(stamp)),
+                pause(stats, |it| Some(it.url.clone())),
             ],
         );
     }

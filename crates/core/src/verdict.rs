@@ -11,6 +11,9 @@ const GONE: u16 = 410;
 const TOO_MANY_REQUESTS: u16 = 429;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
+/// The shortest pause. `Retry-After` counts in whole seconds, and many receivers cut off the rest: 0 means less than one.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
 /// How an attempt ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Ended {
@@ -46,6 +49,14 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The webhook is to be switched off: the endpoint said that it is gone (410).
     pub disable: bool,
+    /// The endpoint asks for a pause of this length, counted from the end of this attempt: 429 or 503 with `Retry-After`.
+    pub pause: Option<Duration>,
+}
+
+/// Whether this status refuses a request for reasons of load: what was sent may be sent again later.
+#[must_use]
+pub fn is_refusal(status: u16) -> bool {
+    matches!(status, TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE)
 }
 
 /// Judges an attempt.
@@ -60,6 +71,7 @@ pub fn judge(
     now_unix_ms: i64,
     jitter: Option<f64>,
 ) -> Judgement {
+    let asked = asked_for(ended, now_unix_ms);
     let verdict = match ended {
         Ended::Status {
             code: 200..=299, ..
@@ -68,30 +80,30 @@ pub fn judge(
             return Judgement {
                 verdict: Verdict::Failed,
                 disable: true,
+                pause: None,
             };
         }
         _ if attempt_in_round >= policy.max_attempts => Verdict::Failed,
-        ended => {
+        _ => {
             let scheduled = delay(policy, attempt_in_round.saturating_add(1), jitter);
-            let asked = asked_for(ended, now_unix_ms).unwrap_or_default();
             Verdict::Retry {
-                after: scheduled.max(asked),
+                after: scheduled.max(asked.unwrap_or_default()),
             }
         }
     };
     Judgement {
         verdict,
         disable: false,
+        pause: asked.map(|asked| asked.max(PAUSE_MIN)),
     }
 }
 
 /// How long the endpoint asks to wait, at most a day; only some statuses may ask.
 fn asked_for(ended: &Ended, now_unix_ms: i64) -> Option<Duration> {
     match ended {
-        Ended::Status {
-            code: TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE,
-            retry_after,
-        } => parse_retry_after(retry_after.as_deref()?, now_unix_ms),
+        Ended::Status { code, retry_after } if is_refusal(*code) => {
+            parse_retry_after(retry_after.as_deref()?, now_unix_ms)
+        }
         _ => None,
     }
 }
@@ -171,9 +183,35 @@ mod tests {
             judged,
             Judgement {
                 verdict: Verdict::Failed,
-                disable: true
+                disable: true,
+                pause: None,
             }
         );
+    }
+
+    #[test]
+    fn an_endpoint_pauses_its_webhook_by_429_and_503_with_retry_after() {
+        let pause =
+            |ended: &Ended, attempt| judge(ended, &Policy::default(), attempt, 0, None).pause;
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for code in [429, 503] {
+            assert_eq!(pause(&status(code, Some("60")), 1), seconds(60));
+            assert_eq!(
+                pause(&status(code, Some("60")), 3),
+                seconds(60),
+                "the last attempt"
+            );
+            assert_eq!(pause(&status(code, Some("999999999")), 1), seconds(86_400));
+            assert_eq!(pause(&status(code, Some("0")), 1), seconds(1));
+            let past = "Thu, 01 Jan 1970 00:00:00 GMT";
+            assert_eq!(pause(&status(code, Some(past)), 1), seconds(1));
+            assert_eq!(pause(&status(code, Some("soon")), 1), None);
+            assert_eq!(pause(&status(code, None), 1), None);
+        }
+        for code in [200, 301, 410, 500, 502, 504] {
+            assert_eq!(pause(&status(code, Some("60")), 1), None, "{code}");
+        }
+        assert_eq!(pause(&Ended::Error("timed out".to_owned()), 1), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::lifetime::Lifetime;
 use crate::record::Attempt;
+use crate::slow_start::SlowStart;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -32,7 +33,9 @@ pub struct Definition {
     pub filter: Option<Filter>,
     /// When to try again.
     pub policy: Policy,
-    /// Where to, or why that cannot be used (settings may have changed since it was created).
+    /// Where to, as its user has given it.
+    pub url: String,
+    /// The same, or why that cannot be used (settings may have changed since it was created).
     pub endpoint: Result<Arc<Endpoint>, String>,
     /// Secrets and the like.
     pub target: Arc<Target>,
@@ -42,6 +45,8 @@ pub struct Definition {
     pub failed_since_success: u64,
     /// Attempts that failed since the last success; `None`: the last one succeeded, or there was none.
     pub failing: Option<Failing>,
+    /// Until when its endpoint has asked to be left alone, by `Retry-After`, Unix milliseconds.
+    pub paused_until_ms: Option<i64>,
     /// Why its row cannot be read. While it cannot, nothing is sent, tests included, and deliveries wait.
     pub unreadable: Option<String>,
     /// When that ends by itself, Unix milliseconds: with the overlap of a previous secret.
@@ -59,6 +64,29 @@ impl Definition {
     /// Whether its backlog is sent.
     pub(crate) fn sends(&self) -> bool {
         self.active && self.unreadable.is_none()
+    }
+
+    /// Whether its endpoint has asked to be left alone for a while. [`Scheduler::tick`](crate::Scheduler::tick) ends that.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused_until_ms.is_some()
+    }
+
+    /// Whether another definition of the webhook has the same endpoint, and it was not switched off and on between.
+    fn is_same_place(&self, other: &Self) -> bool {
+        self.url == other.url && self.activation == other.activation
+    }
+
+    /// Takes over the pause of the definition before this one, of which memory knows more than the tables. It ends with
+    /// another URL, and when the webhook is switched on again.
+    pub fn keep_pause(&mut self, before: &Self) {
+        self.paused_until_ms = before
+            .paused_until_ms
+            .filter(|_| self.is_same_place(before));
+    }
+
+    /// Whether this definition begins anew, after `before`: what that one's endpoint answers says nothing of this one's.
+    pub(crate) fn moves_from(&self, before: &Self) -> bool {
+        !self.is_same_place(before)
     }
 
     /// Whether an event of this type stays in its backlog. A test goes to an inactive webhook too.
@@ -131,6 +159,17 @@ pub struct StatsDelta {
     pub failed_since_success: u64,
     /// The state now: attempts that failed since the last success.
     pub failing: Option<Failing>,
+    /// A pause that has begun or become longer, or was ended; `None`: nothing of that kind.
+    pub pause: Option<Pause>,
+}
+
+/// A pause for which an endpoint has asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pause {
+    /// Until when, Unix milliseconds; `None`: it was ended.
+    pub until_ms: Option<i64>,
+    /// The URL that asked.
+    pub url: String,
 }
 
 #[derive(Debug)]
@@ -138,6 +177,20 @@ pub(crate) struct State {
     pub(crate) definition: Definition,
     pub(crate) pace: Pace,
     pub(crate) in_flight: u32,
+    /// Counts the ends of pauses, and other URLs and activations.
+    pub(crate) era: u64,
+    /// The era in which the present URL and activation began: answers to what started before say nothing of it.
+    pub(crate) place_era: u64,
+    /// Of the requests under way, those of this era.
+    pub(crate) era_in_flight: u32,
+    /// After a pause, until the endpoint has shown that it takes more.
+    pub(crate) slow_start: Option<SlowStart>,
+    /// Its last pause was too short: the first request after it was refused again.
+    pub(crate) was_too_short: bool,
+    /// One of its pauses was. Many receivers cut off the rest of a second that they count in.
+    pub(crate) cuts_off: bool,
+    /// How long it rested last because a request could not be made; 0: the last one was made.
+    pub(crate) rest_ms: u64,
     pub(crate) window: Window,
     /// Until when places of the window are kept for attempts that nothing tells of, monotonic milliseconds.
     pub(crate) reserved_until_ms: u64,
@@ -173,6 +226,13 @@ impl State {
             definition,
             pace: Pace::Unknown,
             in_flight: 0,
+            era: 0,
+            place_era: 0,
+            era_in_flight: 0,
+            slow_start: None,
+            was_too_short: false,
+            cuts_off: false,
+            rest_ms: 0,
             window: Window::new(),
             reserved_until_ms: 0,
             unsaved: 0,
@@ -190,19 +250,24 @@ impl State {
         }
     }
 
-    /// With fewer ready deliveries than this it asks for more, when it has more.
-    pub(crate) fn low(&self) -> usize {
-        match self.pace {
-            Pace::TimedOut => 1,
-            _ => 16,
-        }
+    /// A pause has ended, or another endpoint has come.
+    pub(crate) fn begin_era(&mut self) {
+        self.era += 1;
+        self.era_in_flight = 0;
     }
 
-    /// How many deliveries to keep in memory: an endpoint that takes one at a time needs few.
+    /// Whether it takes deliveries so slowly that few are kept in memory.
+    fn takes_few(&self) -> bool {
+        self.pace == Pace::TimedOut || self.definition.is_paused()
+    }
+
+    /// With fewer ready deliveries than this it asks for more, when it has more.
+    pub(crate) fn low(&self) -> usize {
+        if self.takes_few() { 1 } else { 16 }
+    }
+
+    /// How many deliveries to keep in memory: an endpoint that takes one at a time needs few, and so does one that is paused.
     pub(crate) fn prefetch(&self) -> usize {
-        match self.pace {
-            Pace::TimedOut => 4,
-            _ => 64,
-        }
+        if self.takes_few() { 4 } else { 64 }
     }
 }

@@ -14,17 +14,19 @@ mod lifetime;
 mod pauses;
 mod record;
 mod scheduler;
+mod shortage;
+mod slow_start;
 mod snapshot;
 mod trouble;
 
 pub use batch::{Batch, QueueRow};
-pub use endpoint::{Definition, Failing, StatsDelta};
+pub use endpoint::{Definition, Failing, Pause, StatsDelta};
 pub use lifetime::{Lifetime, Moment};
 pub use pauses::Pauses;
 pub use record::{
-    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Units,
-    Wanted,
+    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Quarantine, Queued, Recorded,
+    Unit, Units, Wanted,
 };
-pub use scheduler::{Claim, Ended, Limits, Now, Scheduler};
+pub use scheduler::{Claim, Ended, Hindrance, Limits, NotTried, Now, Scheduler};
 pub use snapshot::{Position, Snapshot, Stretch};
 pub use trouble::{News, Troubles};

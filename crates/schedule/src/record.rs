@@ -55,6 +55,8 @@ pub struct Recorded {
     pub due_ms: Option<i64>,
     /// When the delivery was made, Unix milliseconds.
     pub created_ms: i64,
+    /// Its last attempt was refused for reasons of load: [`webhooks_core::verdict::is_refusal`].
+    pub refused: bool,
     /// What the webhook's filter has yet to judge, as JSON: it could not be read when the event was dispatched.
     pub undecided: Option<String>,
 }
@@ -150,6 +152,19 @@ pub struct Unit {
     pub disable: Option<Disable>,
     /// A delivery whose row is to become due.
     pub hurried: Option<Hurried>,
+    /// A delivery whose row is to be passed over.
+    pub quarantine: Option<Quarantine>,
+}
+
+/// A delivery at which the worker itself has failed again and again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quarantine {
+    /// The delivery. It has a row of its own when this is written.
+    pub delivery: Uuid,
+    /// Its webhook.
+    pub webhook: Uuid,
+    /// How the worker fails.
+    pub error: String,
 }
 
 /// A delivery whose next attempt a user wants now.

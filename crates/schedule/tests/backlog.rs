@@ -228,6 +228,7 @@ fn large_events_that_wait_for_their_next_attempt_are_not_all_in_memory_and_all_a
             seq: ending.seq,
             attempts: 1,
             attempts_before: 0,
+            refused: false,
             undecided: None,
             due_ms: Some(due_ms),
             created_ms: ending.created_ms,

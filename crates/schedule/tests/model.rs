@@ -12,8 +12,8 @@ use webhooks::{definition, webhook_id};
 use webhooks_core::request::Event;
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Batch, Claim, Ended, How, Lifetime, Limits, Moment, Now, OutboxKey, QueueRow, Recorded,
-    Scheduler, Snapshot, Unit,
+    Batch, Claim, Ended, Hindrance, How, Lifetime, Limits, Moment, NotTried, Now, OutboxKey,
+    QueueRow, Recorded, Scheduler, Snapshot, Unit,
 };
 
 const LIMITS: Limits = Limits {
@@ -31,6 +31,8 @@ struct Tables {
     outbox: BTreeMap<Uuid, (OutboxKey, Arc<Event>, u64, Vec<usize>)>,
     queue: BTreeMap<Uuid, Recorded>,
     log: HashMap<Uuid, How>,
+    /// Rows of the queue that are passed over.
+    set_aside: BTreeSet<Uuid>,
     events: HashMap<Uuid, Arc<Event>>,
 }
 
@@ -64,6 +66,9 @@ impl Tables {
         for ending in batch.late {
             self.log.insert(ending.id, How::Cancelled);
         }
+        for quarantine in units.iter().filter_map(|unit| unit.quarantine.as_ref()) {
+            self.set_aside.insert(quarantine.delivery);
+        }
         for id in units.iter().flat_map(|unit| &unit.endings) {
             assert!(
                 !(self.log.contains_key(&id.id) && self.queue.contains_key(&id.id)),
@@ -86,6 +91,7 @@ impl Tables {
             seq: row.seq,
             attempts: row.attempts,
             attempts_before: 0,
+            refused: row.status.is_some_and(verdict::is_refusal),
             undecided: row.undecided.then(|| "{}".to_owned()),
             due_ms: row.due_ms,
             created_ms: row.created_ms,
@@ -111,6 +117,8 @@ struct World {
     unread: Vec<Uuid>,
     /// What was taken for writing, and has not been written yet.
     held: Vec<Unit>,
+    /// Until when webhooks are paused, Unix milliseconds.
+    paused: HashMap<Uuid, i64>,
     /// Deleted webhooks whose rows are to be cancelled once everything has been written.
     cancelling: Vec<usize>,
 }
@@ -134,6 +142,7 @@ impl World {
             crashes: 0,
             unread: Vec::new(),
             held: Vec::new(),
+            paused: HashMap::new(),
             cancelling: Vec::new(),
         };
         for number in 0..webhooks {
@@ -247,6 +256,12 @@ impl World {
                     .all(|other| other.delivery != claim.delivery),
                 "never twice at once"
             );
+            let paused_until_ms = self.paused.get(&claim.target.webhook);
+            assert!(
+                paused_until_ms.is_none_or(|&until| until <= self.now.unix_ms),
+                "nothing starts while its webhook is paused"
+            );
+            assert!(!self.tables.set_aside.contains(&claim.delivery));
             self.in_flight.push(claim);
         }
         assert!(self.in_flight.len() <= LIMITS.max_in_flight);
@@ -262,19 +277,34 @@ impl World {
             return;
         }
         let claim = self.in_flight.swap_remove(which % self.in_flight.len());
+        let hindrance = match code {
+            1 => Some(Hindrance::Shortage),
+            2 => Some(Hindrance::OutOfReach),
+            3 => Some(Hindrance::Defect),
+            _ => None,
+        };
+        if let Some(hindrance) = hindrance {
+            let it = NotTried {
+                token: claim.token,
+                reason: "a test".to_owned(),
+                hindrance,
+                started_ms: self.now.unix_ms,
+            };
+            self.scheduler.not_tried(it, &LIMITS, self.now, None);
+            return;
+        }
+        let retry_after = (code == 429).then(|| "2".to_owned());
+        if code == 429 {
+            let until_ms = self.paused.entry(claim.target.webhook).or_default();
+            *until_ms = (*until_ms).max(self.now.unix_ms + 2_001);
+        }
         if code == 200 {
             *self.answered.entry(claim.delivery).or_default() += 1;
         }
         let (result, timed_out) = if code == 0 {
             (verdict::Ended::Error("timed out".to_owned()), true)
         } else {
-            (
-                verdict::Ended::Status {
-                    code,
-                    retry_after: None,
-                },
-                false,
-            )
+            (verdict::Ended::Status { code, retry_after }, false)
         };
         let ended = Ended {
             token: claim.token,
@@ -315,6 +345,7 @@ impl World {
                 .queue
                 .values()
                 .filter(|row| row.webhook == webhook && row.seq > after)
+                .filter(|row| !self.tables.set_aside.contains(&row.id))
                 .filter(|row| row.due_ms.is_none_or(|due| due <= self.now.unix_ms))
                 .cloned()
                 .collect();
@@ -333,6 +364,7 @@ impl World {
                     row.due_ms
                         .is_some_and(|due| (due, row.id) > after && due <= until)
                 })
+                .filter(|row| !self.tables.set_aside.contains(&row.id))
                 .cloned()
                 .collect();
             rows.sort_by_key(|row| (row.due_ms, row.id));
@@ -368,7 +400,11 @@ impl World {
             _ => {}
         }
         *active = on;
-        self.scheduler.put(definition(number, on, lifetime), false);
+        let mut definition = definition(number, on, lifetime);
+        if let Some(index) = self.scheduler.index_of(definition.id) {
+            definition.keep_pause(self.scheduler.definition(index));
+        }
+        self.scheduler.put(definition, false);
     }
 
     fn delete(&mut self, number: usize) {
@@ -409,6 +445,8 @@ impl World {
         self.scheduler = Scheduler::new();
         self.in_flight.clear();
         self.held.clear();
+        // The model's tables do not remember them.
+        self.paused.clear();
         for (number, active, lifetime) in self.tables.webhooks.values() {
             self.scheduler
                 .put(definition(*number, *active, lifetime), true);
@@ -432,8 +470,9 @@ impl World {
             }
             self.pass(97);
             self.settle();
+            let set_aside = &self.tables.set_aside;
             if self.tables.outbox.is_empty()
-                && self.tables.queue.is_empty()
+                && self.tables.queue.keys().all(|id| set_aside.contains(id))
                 && self.scheduler.idle()
             {
                 return;
@@ -474,7 +513,14 @@ fn step(crashes: bool) -> impl Strategy<Value = Step> {
         1 => (any::<u32>(), 1..120_u8).prop_map(|(mask, count)| Step::Burst(mask, count)),
         8 => prop_oneof![3 => Just(Step::Dispatch), 1 => Just(Step::LookAhead)],
         8 => Just(Step::Claim),
-        12 => (any::<usize>(), prop_oneof![4 => Just(200_u16), 2 => Just(500_u16), 1 => Just(0_u16)])
+        12 => (any::<usize>(), prop_oneof![
+                8 => Just(200_u16),
+                4 => Just(500_u16),
+                2 => Just(0_u16),
+                2 => Just(429_u16),
+                // Not tried.
+                2 => 1..4_u16,
+            ])
             .prop_map(|(which, code)| Step::End(which, code)),
         8 => prop_oneof![Just(Step::Settle), (0..6_usize).prop_map(Step::SettlePart)],
         4 => prop_oneof![0..30_u64, 90..1_500_u64, Just(70_000_u64)].prop_map(Step::Pass),
@@ -521,6 +567,10 @@ proptest! {
             match how {
                 Some(How::Delivered) => prop_assert_eq!(answered, 1),
                 Some(How::Failed) => prop_assert_eq!(answered, 0),
+                None if world.tables.set_aside.contains(&id) => {
+                    prop_assert!(world.tables.queue.contains_key(&id));
+                    prop_assert_eq!(answered, 0);
+                }
                 other => prop_assert!(false, "{:?}", other),
             }
         }
@@ -539,6 +589,9 @@ proptest! {
                 Some(How::Delivered) => prop_assert!(world.answered.contains_key(&id)),
                 Some(How::Failed) => {}
                 Some(How::Cancelled) => prop_assert!(world.deleted.contains(number)),
+                None if world.tables.set_aside.contains(&id) => {
+                    prop_assert!(world.tables.queue.contains_key(&id));
+                }
                 other => prop_assert!(false, "{:?} of webhook {}", other, number),
             }
         }

@@ -80,6 +80,7 @@ fn queue(number: usize, rows: std::ops::Range<i64>, bytes: usize) -> Vec<Recorde
             seq,
             attempts: 0,
             attempts_before: 0,
+            refused: false,
             undecided: None,
             due_ms: None,
             created_ms: at(0).unix_ms,

@@ -73,7 +73,7 @@ fn hurry(scheduler: &mut Scheduler, delivery: Uuid, command: u128) {
         offset: 1,
     };
     let webhook = webhook_id(0);
-    scheduler.hurry(outbox, Hurried { delivery, webhook });
+    scheduler.hurry(outbox, Hurried { delivery, webhook }, at(0));
 }
 
 fn failing(scheduler: &mut Scheduler) -> Option<Failing> {
@@ -186,6 +186,7 @@ fn row(number: u128, due_ms: u64) -> Recorded {
         attempts_before: 0,
         due_ms: Some(at(due_ms).unix_ms),
         created_ms: at(0).unix_ms,
+        refused: false,
         undecided: None,
     }
 }

@@ -103,6 +103,7 @@ impl Queue {
                 attempts_before: 0,
                 due_ms: row.due_ms,
                 created_ms: row.created_ms,
+                refused: false,
                 undecided: row.undecided.then(|| match row.event.as_u128() {
                     1 => r#"{"tags":["food"]}"#.to_owned(),
                     _ => r#"{"tags":["drink"]}"#.to_owned(),
@@ -207,6 +208,7 @@ fn a_test_waits_too_also_of_an_inactive_webhook() {
         attempts_before: 0,
         due_ms: queued.due_ms,
         created_ms: queued.created_ms,
+        refused: false,
         undecided: None,
     };
     let (_, until) = scheduler.wants_due(at(900)).unwrap();

@@ -1,6 +1,12 @@
 //! Attempts start and end.
 
 use super::*;
+use std::time::Duration;
+
+/// So long after a time, Unix milliseconds.
+fn later(at_ms: i64, by: Duration) -> i64 {
+    at_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
+}
 
 impl Scheduler {
     /// The next delivery to attempt, if one may start now.
@@ -8,7 +14,9 @@ impl Scheduler {
         // Endpoints that are slow never keep out those of which nothing is known, nor both of them the fast ones.
         let slow_most = (limits.max_in_flight / 2).max(1);
         let unknown_most = (limits.max_in_flight * 3 / 4).max(1);
-        while self.in_flight < limits.max_in_flight {
+        while self.in_flight < limits.max_in_flight
+            && self.shortage.allows(self.in_flight, now.mono_ms)
+        {
             let mut waiting = None;
             if self.slow_in_flight < unknown_most {
                 waiting = self.unknown_waiting.pop_front();
@@ -17,12 +25,18 @@ impl Scheduler {
                 waiting = self.slow_waiting.pop_front();
             }
             let index = waiting.or_else(|| self.runnable.pop_front())?;
-            let state = &mut self.endpoints[index];
-            state.listed = false;
-            let Some(&key) = state.ready.front() else {
+            self.endpoints[index].listed = false;
+            let Some(place) = self.next_of(index) else {
                 self.drop_if_unused(index);
                 continue;
             };
+            let state = &mut self.endpoints[index];
+            let key = state.ready[place];
+            let wanted = self.deliveries[key].is_wanted();
+            let full = state.slow_start.filter(|_| !wanted);
+            if state.held || full.is_some_and(|it| state.era_in_flight >= it.at_once()) {
+                continue;
+            }
             let fast = state.pace == Pace::Fast;
             let at_once = match state.pace {
                 Pace::Fast | Pace::Slow => limits.concurrent,
@@ -70,8 +84,10 @@ impl Scheduler {
                 }
                 continue;
             }
-            state.ready.pop_front();
+            state.ready.remove(place);
             state.in_flight += 1;
+            state.era_in_flight += 1;
+            let era = state.era;
             let more = !state.ready.is_empty() && state.in_flight < at_once;
             let (target, endpoint, owner) = (
                 Arc::clone(&state.definition.target),
@@ -88,7 +104,7 @@ impl Scheduler {
                 self.slow_in_flight += 1;
             }
             let delivery = &mut self.deliveries[key];
-            delivery.place = Place::InFlight { slow: !fast };
+            delivery.place = Place::InFlight { slow: !fast, era };
             self.started.push_back((now.mono_ms, key, delivery.id));
             return Some(Claim {
                 token: key as u64,
@@ -105,13 +121,67 @@ impl Scheduler {
 
     /// Takes in the outcome of an attempt. `jitter` as in [`webhooks_core::retry::delay`].
     pub fn ended(&mut self, ended: Ended, limits: &Limits, now: Now, jitter: Option<f64>) {
+        self.shortage.worked(now.mono_ms);
+        self.end_attempt(ended, limits, now, jitter);
+    }
+
+    /// A request is under way no longer.
+    pub(super) fn leave_flight(&mut self, key: usize) {
+        let delivery = &self.deliveries[key];
+        let Place::InFlight { slow, era } = delivery.place else {
+            return;
+        };
+        self.in_flight -= 1;
+        self.slow_in_flight -= usize::from(slow);
+        let state = &mut self.endpoints[delivery.endpoint];
+        state.in_flight -= 1;
+        if era == state.era {
+            state.era_in_flight -= 1;
+        }
+    }
+
+    /// The endpoint says how it stands with load: when it is to be left alone, or that it takes requests.
+    fn heed(
+        &mut self,
+        index: usize,
+        era: u64,
+        status: Option<u16>,
+        pause: Option<i64>,
+        limits: &Limits,
+    ) {
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
+        // What the URL before has answered says nothing.
+        if state.gone || era < state.place_era {
+            return;
+        }
+        let is_new = era == state.era;
+        if let Some(until_ms) = pause {
+            let probed = state.slow_start.is_some_and(SlowStart::is_probing);
+            state.was_too_short |= is_new && probed && !state.definition.is_paused();
+            state.cuts_off |= state.was_too_short;
+            self.begin_pause(index, until_ms);
+        } else if is_new && status.is_some_and(|it| !verdict::is_refusal(it)) {
+            state.was_too_short = false;
+            state.slow_start = state.slow_start.and_then(|it| it.accept(limits.concurrent));
+        }
+    }
+
+    pub(super) fn end_attempt(
+        &mut self,
+        ended: Ended,
+        limits: &Limits,
+        now: Now,
+        jitter: Option<f64>,
+    ) {
         let Ok(key) = usize::try_from(ended.token) else {
             return;
         };
         let Some(delivery) = self.deliveries.get_mut(key) else {
             return;
         };
-        let Place::InFlight { slow } = delivery.place else {
+        let Place::InFlight { era, .. } = delivery.place else {
             return;
         };
         let index = delivery.endpoint;
@@ -121,10 +191,11 @@ impl Scheduler {
         let in_round = number - delivery.attempts_before;
         let cancelled = delivery.cancelled;
         let quiet = delivery.event.is_failure_report();
-        self.in_flight -= 1;
-        self.slow_in_flight -= usize::from(slow);
+        delivery.wanted = false;
+        delivery.not_tried_ms = None;
+        self.leave_flight(key);
         let state = &mut self.endpoints[index];
-        state.in_flight -= 1;
+        state.rest_ms = 0;
         if limits.per_minute > 0 {
             state.window.ended(now.mono_ms);
             if state.unsaved == 0 {
@@ -159,6 +230,7 @@ impl Scheduler {
             }
             verdict::Ended::Error(error) => (None, Some(error)),
         };
+        self.deliveries[key].refused = status.is_some_and(verdict::is_refusal);
         let attempt = Attempt {
             number,
             started_ms: ended.started_ms,
@@ -187,21 +259,14 @@ impl Scheduler {
                 state.definition.failed_since_success += 1;
                 How::Failed
             }
-            Verdict::Retry { after } => How::RetryAt(
-                ended_ms.saturating_add(i64::try_from(after.as_millis()).unwrap_or(i64::MAX)),
-            ),
+            Verdict::Retry { after } => How::RetryAt(later(ended_ms, after)),
         };
         if matches!(how, How::Failed | How::RetryAt(_)) {
             Failing::add(&mut state.definition.failing, ended_ms, &attempt);
         }
+        self.count(index);
+        let state = &self.endpoints[index];
         let definition = &state.definition;
-        state.delta.activation = definition.activation;
-        state.delta.failing_since_ms = definition.failing_since_ms;
-        state.delta.failed_since_success = definition.failed_since_success;
-        if !state.counted {
-            state.counted = true;
-            self.counted.push(index);
-        }
         let disable = if judged.disable {
             Some("the endpoint answered 410 Gone".to_owned())
         } else if how == How::Failed
@@ -236,6 +301,8 @@ impl Scheduler {
         if ended.timed_out {
             self.give_back(index);
         }
+        let pause = judged.pause.map(|it| later(ended_ms, it));
+        self.heed(index, era, status, pause, limits);
         if let Some(group) = group {
             self.note_ending(group, now);
         }

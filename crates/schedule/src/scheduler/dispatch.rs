@@ -41,6 +41,7 @@ impl Scheduler {
     pub fn waits_for_nothing(&self, index: usize, event_type: &str) -> bool {
         let state = &self.endpoints[index];
         let is_free = state.definition.sends()
+            && !state.definition.is_paused()
             && state.definition.filter.is_some()
             && !state.held
             && !state.backlog
@@ -240,6 +241,10 @@ impl Scheduler {
             group: Some(group),
             place: Place::Ready,
             cancelled: false,
+            wanted: false,
+            refused: false,
+            not_tried_ms: None,
+            defects: 0,
         });
         state.members += 1;
         it.members.push(key);
@@ -312,6 +317,7 @@ impl Scheduler {
             endings: it.endings,
             ..Unit::default()
         };
+        let mut paused = Vec::new();
         for key in it.members {
             if self
                 .deliveries
@@ -323,6 +329,10 @@ impl Scheduler {
             let delivery = &mut self.deliveries[key];
             delivery.group = None;
             let seq = delivery.seq;
+            let endpoint = &self.endpoints[delivery.endpoint];
+            if endpoint.definition.is_paused() {
+                paused.push(delivery.endpoint);
+            }
             self.by_id.insert(delivery.id, key);
             self.fresh -= 1;
             unit.queued.push(Queued {
@@ -390,5 +400,9 @@ impl Scheduler {
             }
         }
         self.done.push(unit);
+        // Now that they have rows.
+        for index in paused {
+            self.give_back(index);
+        }
     }
 }

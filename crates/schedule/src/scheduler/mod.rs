@@ -2,15 +2,21 @@
 
 mod attempts;
 mod dispatch;
+mod not_tried;
+mod order;
+mod pause;
 mod rows;
 mod time;
 mod webhooks;
 
-use crate::endpoint::{Definition, Failing, Pace, SLOW_MS, State, StatsDelta, TEST};
+use crate::endpoint::{Definition, Failing, Pace, Pause, SLOW_MS, State, StatsDelta, TEST};
 use crate::record::{
-    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Queued, Recorded, Unit, Units,
-    Wanted,
+    Addressed, Attempt, Disable, Ending, How, Hurried, OutboxKey, Quarantine, Queued, Recorded,
+    Unit, Units, Wanted,
 };
+use crate::shortage::Shortage;
+use crate::slow_start::SlowStart;
+pub use not_tried::{Hindrance, NotTried};
 use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
@@ -134,8 +140,10 @@ enum Place {
         bytes: usize,
         bare: bool,
     },
+    /// `era`: of its endpoint, when it started.
     InFlight {
         slow: bool,
+        era: u64,
     },
 }
 
@@ -161,6 +169,14 @@ struct Delivery {
     group: Option<usize>,
     place: Place,
     cancelled: bool,
+    /// A user wants it now: it waits for no pause, and goes first.
+    wanted: bool,
+    /// Its last attempt was refused for reasons of load.
+    refused: bool,
+    /// Since when it could not be tried for reasons that are not its endpoint's, monotonic milliseconds.
+    not_tried_ms: Option<u64>,
+    /// How often the worker itself has failed at it.
+    defects: u8,
 }
 
 #[derive(Debug)]
@@ -223,6 +239,11 @@ pub struct Scheduler {
     started: VecDeque<(u64, usize, Uuid)>,
     retries: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
     held: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Ends of pauses, Unix milliseconds. One that has become longer or was ended stands there still.
+    pauses: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
+    /// A pause has begun or was ended, and the tables do not know it yet.
+    pause_is_new: bool,
+    shortage: Shortage,
     /// Endpoints with outcomes that a crash may take.
     unsaved: Vec<usize>,
     /// The same as they were when [`Scheduler::mark_unsaved`] was called, with how many of each.
@@ -343,19 +364,22 @@ impl Scheduler {
     }
 
     fn list(&mut self, index: usize) {
-        let Some(state) = self.endpoints.get_mut(index) else {
+        let Some(state) = self.endpoints.get(index) else {
             return;
         };
-        if !state.listed && !state.held && !state.ready.is_empty() {
-            state.listed = true;
-            self.runnable.push_back(index);
+        if state.listed || state.held || self.next_of(index).is_none() {
+            return;
         }
+        self.endpoints[index].listed = true;
+        self.runnable.push_back(index);
     }
 
     /// Whether what stands behind others of an endpoint will wait for long.
     fn waits_long(&self, index: usize) -> bool {
         let state = &self.endpoints[index];
-        state.held || !state.definition.sends() || matches!(state.pace, Pace::Slow | Pace::TimedOut)
+        let definition = &state.definition;
+        let waits = state.held || !definition.sends() || definition.is_paused();
+        waits || matches!(state.pace, Pace::Slow | Pace::TimedOut)
     }
 
     /// Brings in what stands behind the last that are ready: of fresh deliveries at once, of the queue by putting the
@@ -382,7 +406,7 @@ impl Scheduler {
         let index = delivery.endpoint;
         self.ready += 1;
         self.ready_bytes += delivery.event.data.len();
-        self.endpoints[index].ready.push_back(key);
+        self.enter_ready(index, key);
         self.list(index);
     }
 

@@ -2,6 +2,17 @@
 
 use super::*;
 
+/// Why a row comes into memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reason {
+    /// Its endpoint has asked for it.
+    Asked,
+    /// It is due, or will be.
+    Due,
+    /// A user wants it now.
+    Wanted,
+}
+
 impl Scheduler {
     /// What is to be written now.
     #[must_use]
@@ -52,14 +63,20 @@ impl Scheduler {
     }
 
     /// A user asks for the next attempt of a delivery now, by this outbox row. If it waits for a later time, its row becomes
-    /// due; else it is ready or under way already.
-    pub fn hurry(&mut self, outbox: OutboxKey, hurried: Hurried) {
+    /// due; if it is ready, it goes first.
+    pub fn hurry(&mut self, outbox: OutboxKey, hurried: Hurried, now: Now) {
         if !self.outbox.insert(outbox.id) {
             return;
         }
-        let known = self.by_id.get(&hurried.delivery);
+        let known = self.key_of(hurried.delivery);
         let waits =
-            known.is_none_or(|&key| matches!(self.deliveries[key].place, Place::Waiting { .. }));
+            known.is_none_or(|key| matches!(self.deliveries[key].place, Place::Waiting { .. }));
+        if let Some(key) = known.filter(|_| !waits) {
+            self.want(key);
+        }
+        if known.is_none() {
+            self.flush_parked(hurried, now);
+        }
         self.done.push(Unit {
             outbox: Some(outbox),
             hurried: waits.then_some(hurried),
@@ -67,10 +84,31 @@ impl Scheduler {
         });
     }
 
+    /// A delivery in memory, fresh or not.
+    fn key_of(&self, delivery: Uuid) -> Option<usize> {
+        let fresh = || self.deliveries.iter().find(|(_, it)| it.id == delivery);
+        let known = self.by_id.get(&delivery).copied();
+        known.or_else(|| fresh().map(|(key, _)| key))
+    }
+
+    /// A fresh delivery that stands behind others of its endpoint gets its row.
+    fn flush_parked(&mut self, Hurried { delivery, webhook }: Hurried, now: Now) {
+        let Some(&index) = self.by_webhook.get(&webhook) else {
+            return;
+        };
+        let parked = self.endpoints[index].parked.iter().copied().find(|&group| {
+            let event = self.groups[group].event.id;
+            webhooks_core::id::delivery(event, webhook, 0) == delivery
+        });
+        if let Some(group) = parked {
+            self.flush(group, now);
+        }
+    }
+
     /// The row of a delivery has become due.
     fn hurried(&mut self, Hurried { delivery, webhook }: Hurried) {
         match self.by_id.get(&delivery) {
-            Some(&key) => self.fire(key, delivery),
+            Some(&key) => self.want(key),
             // As many as that are found as others are that have come by themselves.
             None if self.hurried.len() >= HURRIED_MOST => {
                 self.requeued(webhook);
@@ -91,7 +129,7 @@ impl Scheduler {
     pub fn hurried_rows(&mut self, rows: Vec<Recorded>, now: Now) {
         for row in rows {
             if let Some(&index) = self.by_webhook.get(&row.webhook) {
-                self.absorb(index, row, now, false);
+                self.absorb(index, row, now, Reason::Wanted);
             }
         }
     }
@@ -104,6 +142,7 @@ impl Scheduler {
     /// Figures that were counted since the last call.
     #[must_use]
     pub fn take_stats(&mut self) -> Vec<(Uuid, StatsDelta)> {
+        self.pause_is_new = false;
         let mut taken = Vec::with_capacity(self.counted.len());
         for index in std::mem::take(&mut self.counted) {
             // The place of one that is gone may be another's by now, who stands in the list twice.
@@ -118,6 +157,19 @@ impl Scheduler {
         taken
     }
 
+    /// Has figures of an endpoint written, with its state now.
+    pub(super) fn count(&mut self, index: usize) {
+        let state = &mut self.endpoints[index];
+        let definition = &state.definition;
+        state.delta.activation = definition.activation;
+        state.delta.failing_since_ms = definition.failing_since_ms;
+        state.delta.failed_since_success = definition.failed_since_success;
+        if !state.counted {
+            state.counted = true;
+            self.counted.push(index);
+        }
+    }
+
     /// Figures of [`Scheduler::take_stats`] that could not be written.
     pub fn put_back_stats(&mut self, stats: Vec<(Uuid, StatsDelta)>) {
         for (webhook, old) in stats {
@@ -129,13 +181,8 @@ impl Scheduler {
             state.delta.delivered += old.delivered;
             state.delta.failed += old.failed;
             state.delta.last_delivery_ms = state.delta.last_delivery_ms.max(old.last_delivery_ms);
-            state.delta.activation = state.definition.activation;
-            state.delta.failing_since_ms = state.definition.failing_since_ms;
-            state.delta.failed_since_success = state.definition.failed_since_success;
-            if !state.counted {
-                state.counted = true;
-                self.counted.push(index);
-            }
+            state.delta.pause = state.delta.pause.take().or(old.pause);
+            self.count(index);
         }
     }
 
@@ -198,7 +245,7 @@ impl Scheduler {
         self.endpoints[index].backlog = more;
         for row in rows {
             self.endpoints[index].cursor = row.seq;
-            self.absorb(index, row, now, true);
+            self.absorb(index, row, now, Reason::Asked);
         }
         let state = &mut self.endpoints[index];
         if let Some(upto) = upto.filter(|_| state.definition.sends()) {
@@ -256,7 +303,7 @@ impl Scheduler {
     ) {
         for row in rows {
             if let Some(&index) = self.by_webhook.get(&row.webhook) {
-                self.absorb(index, row, now, false);
+                self.absorb(index, row, now, Reason::Due);
             }
         }
         self.due_full = full.is_some();
@@ -312,14 +359,21 @@ impl Scheduler {
     }
 
     /// A recorded delivery comes into memory from its row.
-    pub(super) fn absorb(&mut self, index: usize, row: Recorded, now: Now, asked: bool) {
+    pub(super) fn absorb(&mut self, index: usize, row: Recorded, now: Now, why: Reason) {
         if self.by_id.contains_key(&row.id) || self.settling.contains(&row.id) {
             return;
         }
         let due_ms = row.due_ms.filter(|&due| due > now.unix_ms);
         let state = &self.endpoints[index];
         let event_type = &row.event.event_type;
-        let full = !asked && state.ready.len() >= state.prefetch() && event_type != TEST;
+        let most = match why {
+            Reason::Asked | Reason::Wanted => usize::MAX,
+            Reason::Due if event_type == TEST => usize::MAX,
+            // It is to go first.
+            Reason::Due if row.refused => RETRIES_AHEAD as usize,
+            Reason::Due => state.prefetch(),
+        };
+        let full = state.ready.len() >= most;
         let kept_back = state.definition.keeps_back(event_type);
         if due_ms.is_none() && (full || kept_back) {
             self.rewind(index, row.seq - 1);
@@ -343,6 +397,10 @@ impl Scheduler {
             group: None,
             place: Place::UNCOUNTED,
             cancelled: false,
+            wanted: why == Reason::Wanted,
+            refused: row.refused,
+            not_tried_ms: None,
+            defects: 0,
         });
         self.endpoints[index].members += 1;
         self.by_id.insert(row.id, key);

@@ -5,6 +5,8 @@ use super::*;
 impl Scheduler {
     /// Does what is due by time alone.
     pub fn tick(&mut self, now: Now) {
+        // Before retries, which are to go first when a pause is over.
+        self.end_pauses(now);
         while let Some(&Reverse((due_ms, key, id))) = self.retries.peek() {
             if due_ms > now.unix_ms {
                 break;
@@ -61,7 +63,7 @@ impl Scheduler {
                 self.started.pop_front();
                 continue;
             };
-            let Place::InFlight { slow } = &mut delivery.place else {
+            let Place::InFlight { slow, .. } = &mut delivery.place else {
                 self.started.pop_front();
                 continue;
             };
@@ -101,7 +103,10 @@ impl Scheduler {
             && it.undecided.is_empty()
             && it.members.iter().all(|&key| {
                 let delivery = self.deliveries.get(key);
-                delivery.is_some_and(|it| self.endpoints[it.endpoint].pace == Pace::Fast)
+                delivery.is_some_and(|it| {
+                    let state = &self.endpoints[it.endpoint];
+                    state.pace == Pace::Fast && !state.definition.is_paused()
+                })
             })
     }
 
@@ -127,7 +132,11 @@ impl Scheduler {
             .started
             .front()
             .map(|&(started, ..)| (started + SLOW_MS).saturating_sub(now.mono_ms));
-        [retry, held, group, ended, slow]
+        let pause = self.pauses.peek().map(|Reverse((until_ms, ..))| {
+            u64::try_from(until_ms.saturating_sub(now.unix_ms)).unwrap_or(0)
+        });
+        let shortage = self.shortage.ends_in(now.mono_ms);
+        [retry, held, group, ended, slow, pause, shortage]
             .into_iter()
             .flatten()
             .min()
@@ -147,7 +156,12 @@ impl Scheduler {
         let (index, seq) = (delivery.endpoint, delivery.seq);
         let state = &self.endpoints[index];
         let event_type = &delivery.event.event_type;
-        let full = state.ready.len() >= 2 * state.prefetch() && event_type != TEST;
+        let most = match delivery.is_wanted() {
+            true => usize::MAX,
+            false if delivery.refused => 2 * RETRIES_AHEAD as usize,
+            false => 2 * state.prefetch(),
+        };
+        let full = state.ready.len() >= most;
         let kept_back = state.definition.keeps_back(event_type);
         if state.gone {
             self.forget(key);

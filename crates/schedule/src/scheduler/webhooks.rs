@@ -12,6 +12,7 @@ impl Scheduler {
             let index = self.endpoints.insert(State::new(definition));
             self.by_webhook.insert(id, index);
             self.by_owner.entry(owner).or_default().push(index);
+            self.await_end(index);
             if backlog {
                 self.rewind(index, i64::MIN);
             }
@@ -25,7 +26,8 @@ impl Scheduler {
             let owner = definition.owner.clone();
             self.by_owner.entry(owner).or_default().push(index);
         }
-        self.endpoints[index].definition = definition;
+        let before = std::mem::replace(&mut self.endpoints[index].definition, definition);
+        self.follow_pause(index, &before);
         if sends {
             if !sent || backlog {
                 self.rewind(index, i64::MIN);
@@ -157,15 +159,20 @@ impl Scheduler {
                 self.endpoints[index].ready.push_back(key);
                 continue;
             }
-            let seq = delivery.seq;
             self.left_ready(key);
-            if let Some(group) = self.deliveries[key].group {
-                self.park(group, index, seq);
-                self.forget(key);
-            } else {
-                self.forget(key);
-                self.rewind(index, seq - 1);
-            }
+            self.leave_to_rows(index, key);
+        }
+    }
+
+    /// A delivery that waits goes out of memory: to its row, or to its event if it has none yet.
+    pub(super) fn leave_to_rows(&mut self, index: usize, key: usize) {
+        let seq = self.deliveries[key].seq;
+        if let Some(group) = self.deliveries[key].group {
+            self.park(group, index, seq);
+            self.forget(key);
+        } else {
+            self.forget(key);
+            self.rewind(index, seq - 1);
         }
     }
 }

@@ -11,6 +11,8 @@ use webhooks_core::request::{Event, Target};
 use webhooks_core::retry::Policy;
 use webhooks_schedule::{Definition, Lifetime, Now, OutboxKey, Scheduler};
 
+const URL: &str = "http://127.0.0.1/";
+
 pub fn webhook_id(number: usize) -> Uuid {
     webhooks_core::id::v7(1_000, [number as u8 + 1; 10])
 }
@@ -29,9 +31,8 @@ pub fn definition(number: usize, active: bool, lifetime: &Lifetime) -> Definitio
         subscription: Subscription::of(&["*".to_owned()]),
         filter: Some(Filter::default()),
         policy: Policy::default(),
-        endpoint: Ok(Arc::new(
-            Endpoint::parse("http://127.0.0.1/", &rules).unwrap(),
-        )),
+        url: URL.to_owned(),
+        endpoint: Ok(Arc::new(Endpoint::parse(URL, &rules).unwrap())),
         target: Arc::new(Target {
             webhook: webhook_id(number),
             secrets: Vec::new(),
@@ -43,6 +44,7 @@ pub fn definition(number: usize, active: bool, lifetime: &Lifetime) -> Definitio
         failing_since_ms: None,
         failed_since_success: 0,
         failing: None,
+        paused_until_ms: None,
         unreadable: None,
         unreadable_until_ms: None,
     }

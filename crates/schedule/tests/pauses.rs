@@ -1,0 +1,595 @@
+//! Endpoints that ask to be left alone: 429 or 503 with Retry-After.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod webhooks;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+use webhooks::{at, definition, offer, webhook_id};
+use webhooks_core::request::Event;
+use webhooks_core::verdict;
+use webhooks_schedule::{
+    Batch, Claim, Definition, Ended, How, Hurried, Lifetime, Limits, OutboxKey, Recorded,
+    Scheduler, Unit,
+};
+
+const LIMITS: Limits = Limits {
+    max_in_flight: 40,
+    concurrent: 5,
+    per_minute: 0,
+    disable_after_ms: 0,
+};
+const TEST: &str = "webhook.test";
+
+/// Webhooks with these numbers, whose queue has been read.
+fn scheduler(webhooks: usize) -> Scheduler {
+    let mut scheduler = Scheduler::new();
+    for number in 0..webhooks {
+        scheduler.put(known(number), false);
+    }
+    let (_, until) = scheduler.wants_due(at(0)).unwrap();
+    scheduler.due_rows(Vec::new(), until, None, at(0));
+    scheduler
+}
+
+fn known(number: usize) -> Definition {
+    definition(number, true, &Lifetime::default())
+}
+
+/// Starts what may start.
+fn claims(scheduler: &mut Scheduler, ms: u64) -> Vec<Claim> {
+    scheduler.tick(at(ms));
+    std::iter::from_fn(|| scheduler.claim(&LIMITS, at(ms))).collect()
+}
+
+fn end(scheduler: &mut Scheduler, claim: &Claim, code: u16, retry_after: Option<u64>, ms: u64) {
+    let ended = Ended {
+        token: claim.token,
+        result: verdict::Ended::Status {
+            code,
+            retry_after: retry_after.map(|it| it.to_string()),
+        },
+        timed_out: false,
+        started_ms: at(ms).unix_ms,
+        duration_ms: 0,
+        excerpt: None,
+        remark: None,
+    };
+    scheduler.ended(ended, &LIMITS, at(ms), None);
+}
+
+fn refuse(scheduler: &mut Scheduler, claim: &Claim, seconds: u64, ms: u64) {
+    end(scheduler, claim, 429, Some(seconds), ms);
+}
+
+fn accept(scheduler: &mut Scheduler, claim: &Claim, ms: u64) {
+    end(scheduler, claim, 200, None, ms);
+}
+
+fn write(scheduler: &mut Scheduler) -> Vec<Unit> {
+    let units = scheduler.take_units();
+    for unit in &units {
+        scheduler.written(unit);
+    }
+    units
+}
+
+/// Which events these are about, by number.
+fn numbers(claims: &[Claim]) -> Vec<u128> {
+    claims.iter().map(|it| it.event.id.as_u128() - 1).collect()
+}
+
+/// One webhook, of which the first five of ten events were refused for so many seconds.
+fn five_refused(seconds: u64) -> Scheduler {
+    let mut scheduler = scheduler(1);
+    for event in 0..10 {
+        offer(&mut scheduler, event, at(0));
+    }
+    let first = claims(&mut scheduler, 0);
+    assert_eq!(numbers(&first), [0, 1, 2, 3, 4]);
+    for claim in &first {
+        refuse(&mut scheduler, claim, seconds, 10);
+    }
+    write(&mut scheduler);
+    scheduler
+}
+
+#[test]
+fn until_then_nothing_starts_and_what_was_refused_goes_first() {
+    let mut scheduler = five_refused(3);
+    assert!(claims(&mut scheduler, 10).is_empty());
+    assert!(claims(&mut scheduler, 3_009).is_empty());
+    let mut made = Vec::new();
+    loop {
+        let started = claims(&mut scheduler, 3_010);
+        if started.is_empty() {
+            break;
+        }
+        made.extend(numbers(&started));
+        for claim in &started {
+            accept(&mut scheduler, claim, 3_010);
+        }
+        write(&mut scheduler);
+    }
+    let (refused, others) = made.split_at(5);
+    assert_eq!(
+        refused
+            .iter()
+            .copied()
+            .collect::<std::collections::BTreeSet<_>>(),
+        (0..5).collect()
+    );
+    // The last one waits in its row.
+    assert_eq!(others, [5, 6, 7, 8]);
+}
+
+#[test]
+fn after_a_pause_there_is_one_at_a_time_until_the_endpoint_takes_more() {
+    let mut scheduler = five_refused(3);
+    scheduler.tick(at(3_010));
+    for event in 10..60 {
+        offer(&mut scheduler, event, at(3_010));
+    }
+    let mut at_once = Vec::new();
+    let mut running = claims(&mut scheduler, 3_010);
+    for _ in 0..20 {
+        at_once.push(running.len());
+        let claim = running.remove(0);
+        accept(&mut scheduler, &claim, 3_010);
+        write(&mut scheduler);
+        running.extend(claims(&mut scheduler, 3_010));
+    }
+    assert_eq!(
+        at_once,
+        [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5]
+    );
+}
+
+#[test]
+fn who_is_refused_again_pauses_again_and_has_lost_one_attempt_alone() {
+    let mut scheduler = five_refused(3);
+    let probe = claims(&mut scheduler, 3_010);
+    assert_eq!(probe.len(), 1);
+    refuse(&mut scheduler, &probe[0], 5, 3_010);
+    assert_eq!(write(&mut scheduler)[0].endings[0].attempts, 2);
+    // A second longer than it says, since it did not mean what it said.
+    assert!(claims(&mut scheduler, 9_009).is_empty());
+    let next = claims(&mut scheduler, 9_010);
+    assert_ne!(
+        numbers(&next),
+        numbers(&probe),
+        "it has fewer attempts left than others"
+    );
+    accept(&mut scheduler, &next[0], 9_010);
+    let then = claims(&mut scheduler, 9_010);
+    assert_eq!(
+        numbers(&then),
+        numbers(&probe),
+        "but once they pass, it is the next"
+    );
+}
+
+#[test]
+fn an_answer_to_what_started_before_makes_the_pause_longer_and_never_shorter() {
+    let mut scheduler = scheduler(1);
+    for event in 0..10 {
+        offer(&mut scheduler, event, at(0));
+    }
+    let first = claims(&mut scheduler, 0);
+    refuse(&mut scheduler, &first[0], 3, 0);
+    refuse(&mut scheduler, &first[1], 10, 100);
+    refuse(&mut scheduler, &first[2], 1, 200);
+    accept(&mut scheduler, &first[3], 300);
+    write(&mut scheduler);
+    assert!(claims(&mut scheduler, 10_099).is_empty());
+    assert_eq!(claims(&mut scheduler, 10_100).len(), 1);
+}
+
+#[test]
+fn what_hangs_since_before_the_pause_does_not_keep_others_when_it_is_over() {
+    let mut scheduler = scheduler(1);
+    for event in 0..10 {
+        offer(&mut scheduler, event, at(0));
+    }
+    let first = claims(&mut scheduler, 0);
+    assert_eq!(first.len(), 5);
+    refuse(&mut scheduler, &first[0], 2, 0);
+    write(&mut scheduler);
+    assert_eq!(claims(&mut scheduler, 2_000).len(), 1);
+}
+
+#[test]
+fn other_webhooks_go_on() {
+    let mut scheduler = scheduler(2);
+    offer(&mut scheduler, 0, at(0));
+    for claim in claims(&mut scheduler, 0) {
+        if claim.target.webhook == webhook_id(0) {
+            refuse(&mut scheduler, &claim, 60, 0);
+        } else {
+            accept(&mut scheduler, &claim, 0);
+        }
+    }
+    for event in 1..4 {
+        offer(&mut scheduler, event, at(1));
+    }
+    let made = claims(&mut scheduler, 1);
+    assert_eq!(made.len(), 3);
+    assert!(made.iter().all(|it| it.target.webhook == webhook_id(1)));
+}
+
+#[test]
+fn the_worker_wakes_when_a_pause_ends() {
+    let mut scheduler = five_refused(3);
+    scheduler.tick(at(1_000));
+    write(&mut scheduler);
+    assert_eq!(scheduler.wake_in(at(1_000)), Some(2_010));
+}
+
+// When it ends before
+
+#[test]
+fn another_url_or_activation_ends_it_and_another_change_does_not() {
+    let mut moved = known(0);
+    moved.url = "http://127.0.0.1/moved".to_owned();
+    let mut resumed = known(0);
+    resumed.activation = 1;
+    for (mut definition, ends) in [(moved, true), (resumed, true), (known(0), false)] {
+        let mut scheduler = five_refused(60);
+        let _ = scheduler.take_stats();
+        let index = scheduler.index_of(webhook_id(0)).unwrap();
+        definition.keep_pause(scheduler.definition(index));
+        let url = definition.url.clone();
+        scheduler.put(definition, false);
+        let started = claims(&mut scheduler, 100);
+        assert_eq!(started.len(), if ends { 5 } else { 0 }, "{url}");
+        let stats = scheduler.take_stats().pop();
+        let told = stats.and_then(|(_, it)| it.pause);
+        assert_eq!(told.map(|it| it.until_ms), ends.then_some(None));
+    }
+}
+
+#[test]
+fn what_the_old_url_answers_says_nothing_of_the_new_one() {
+    let mut scheduler = scheduler(1);
+    for event in 0..10 {
+        offer(&mut scheduler, event, at(0));
+    }
+    let before = claims(&mut scheduler, 0);
+    let mut moved = known(0);
+    moved.url = "http://127.0.0.1/moved".to_owned();
+    scheduler.put(moved, false);
+    refuse(&mut scheduler, &before[0], 60, 10);
+    assert_eq!(claims(&mut scheduler, 10).len(), 1);
+}
+
+// What does not wait
+
+#[test]
+fn a_test_does_not_wait() {
+    let mut scheduler = five_refused(60);
+    let event = Arc::new(Event {
+        id: Uuid::from_u128(1_000),
+        event_type: TEST.to_owned(),
+        created_ms: at(20).unix_ms,
+        data: "{}".to_owned(),
+    });
+    let index = scheduler.index_of(webhook_id(0)).unwrap();
+    let outbox = OutboxKey {
+        id: event.id,
+        block: 0,
+        offset: 1,
+    };
+    scheduler.offer(outbox, &event, &[index], at(20));
+    let made = claims(&mut scheduler, 20);
+    assert_eq!(numbers(&made), [999]);
+    accept(&mut scheduler, &made[0], 21);
+    assert!(
+        claims(&mut scheduler, 21).is_empty(),
+        "the others wait still"
+    );
+}
+
+fn hurry(scheduler: &mut Scheduler, delivery: Uuid, ms: u64) {
+    let outbox = OutboxKey {
+        id: Uuid::from_u128(5_000 + u128::from(ms)),
+        block: 0,
+        offset: 1,
+    };
+    let webhook = webhook_id(0);
+    scheduler.hurry(outbox, Hurried { delivery, webhook }, at(ms));
+    write(scheduler);
+}
+
+#[test]
+fn a_delivery_that_a_user_wants_does_not_wait_wherever_it_is() {
+    let mut scheduler = five_refused(30);
+    let delivery = |number: u128| {
+        let event = Uuid::from_u128(number + 1);
+        webhooks_core::id::delivery(event, webhook_id(0), 0)
+    };
+    // Refused; ready, and fresh; with a row of its own, in no memory.
+    hurry(&mut scheduler, delivery(2), 20);
+    assert_eq!(numbers(&claims(&mut scheduler, 20)), [2]);
+    hurry(&mut scheduler, delivery(6), 21);
+    assert_eq!(numbers(&claims(&mut scheduler, 21)), [6]);
+    scheduler.tick(at(500));
+    write(&mut scheduler);
+    hurry(&mut scheduler, Uuid::from_u128(77), 501);
+    assert_eq!(scheduler.wants_hurried(10), [Uuid::from_u128(77)]);
+    scheduler.hurried_rows(vec![row(77, false)], at(501));
+    assert_eq!(numbers(&claims(&mut scheduler, 501)), [77]);
+}
+
+#[test]
+fn a_fresh_delivery_that_stands_behind_others_gets_its_row_when_a_user_wants_it() {
+    let mut scheduler = scheduler(2);
+    offer(&mut scheduler, 0, at(0));
+    for claim in claims(&mut scheduler, 0) {
+        if claim.target.webhook == webhook_id(0) {
+            refuse(&mut scheduler, &claim, 60, 0);
+        }
+    }
+    write(&mut scheduler);
+    for event in 1..20 {
+        offer(&mut scheduler, event, at(1));
+    }
+    let wanted = webhooks_core::id::delivery(Uuid::from_u128(20), webhook_id(0), 0);
+    hurry(&mut scheduler, wanted, 2);
+    assert_eq!(scheduler.wants_hurried(10), [wanted]);
+}
+
+// Rows
+
+/// The row of a delivery that is due.
+fn row(number: u128, refused: bool) -> Recorded {
+    Recorded {
+        id: Uuid::from_u128(number),
+        webhook: webhook_id(0),
+        event: Arc::new(Event {
+            id: Uuid::from_u128(number + 1),
+            event_type: "memory.created".to_owned(),
+            created_ms: at(0).unix_ms,
+            data: "{}".to_owned(),
+        }),
+        seq: i64::try_from(number).unwrap(),
+        attempts: u32::from(refused),
+        attempts_before: 0,
+        due_ms: None,
+        created_ms: at(0).unix_ms,
+        refused,
+        undecided: None,
+    }
+}
+
+#[test]
+fn a_pause_that_the_tables_know_holds_after_a_restart() {
+    let mut scheduler = Scheduler::new();
+    let mut definition = known(0);
+    definition.paused_until_ms = Some(at(5_000).unix_ms);
+    scheduler.put(definition, true);
+    let wanted = scheduler.wants_rows(1);
+    assert!(wanted[0].most < 10, "few are kept in memory meanwhile");
+    scheduler.rows(
+        webhook_id(0),
+        vec![row(1, false), row(2, false)],
+        Some(2),
+        true,
+        at(0),
+    );
+    assert!(claims(&mut scheduler, 4_999).is_empty());
+    // One that was refused comes with the retries.
+    let (_, until) = scheduler.wants_due(at(4_999)).unwrap();
+    scheduler.due_rows(vec![row(9, true)], until, None, at(4_999));
+    assert_eq!(numbers(&claims(&mut scheduler, 5_000)), [9]);
+}
+
+#[test]
+fn what_waits_for_a_pause_is_left_to_its_rows() {
+    let mut scheduler = scheduler(1);
+    for event in 0..50 {
+        offer(&mut scheduler, event, at(0));
+    }
+    for claim in claims(&mut scheduler, 0) {
+        refuse(&mut scheduler, &claim, 60, 0);
+    }
+    scheduler.tick(at(1_000));
+    let units = write(&mut scheduler);
+    assert_eq!(units.iter().map(|it| it.queued.len()).sum::<usize>(), 45);
+    scheduler.tick(at(60_000));
+    let wanted = scheduler.wants_rows(1);
+    assert_eq!(
+        (wanted[0].most, scheduler.rows_in(at(60_000))),
+        (64, Some(0)),
+        "now they are read"
+    );
+}
+
+#[test]
+fn the_tables_are_told_of_a_pause_soon() {
+    let mut scheduler = scheduler(1);
+    offer(&mut scheduler, 0, at(0));
+    assert!(!scheduler.has_new_pause());
+    let first = claims(&mut scheduler, 0);
+    refuse(&mut scheduler, &first[0], 60, 0);
+    assert!(scheduler.has_new_pause());
+    let stats = scheduler.take_stats();
+    let pause = stats[0].1.pause.clone().unwrap();
+    assert_eq!(
+        (pause.until_ms, pause.url.as_str()),
+        (Some(at(60_000).unix_ms), "http://127.0.0.1/")
+    );
+    assert!(!scheduler.has_new_pause());
+    // They could not be told.
+    scheduler.put_back_stats(stats);
+    assert_eq!(scheduler.take_stats()[0].1.pause, Some(pause));
+}
+
+// A receiver that counts
+
+/// How a receiver limits, and what it says in `Retry-After`.
+#[derive(Clone, Copy, Debug)]
+struct Receiver {
+    most: usize,
+    span_ms: u64,
+    sliding: bool,
+    says: Says,
+    /// How long an answer takes.
+    answer_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    /// The time until the next may pass, rounded up to seconds.
+    Up,
+    /// The same, cut off to seconds.
+    Down,
+    /// Always so many seconds.
+    Always(u64),
+}
+
+impl Receiver {
+    /// Whether a request passes; else what is said.
+    fn judge(&self, passed: &mut Vec<u64>, ms: u64) -> Result<(), u64> {
+        let begins = if self.sliding {
+            (ms + 1).saturating_sub(self.span_ms)
+        } else {
+            ms - ms % self.span_ms
+        };
+        passed.retain(|&at| at >= begins);
+        if passed.len() < self.most {
+            passed.push(ms);
+            return Ok(());
+        }
+        let free = if self.sliding { passed[0] } else { begins } + self.span_ms;
+        let left = free - ms;
+        Err(match self.says {
+            Says::Up => left.div_ceil(1_000),
+            Says::Down => left / 1_000,
+            Says::Always(seconds) => seconds,
+        })
+    }
+}
+
+/// Sends events to a receiver; how many deliveries failed, how many refusals there were, and how long it took.
+fn send(events: u64, receiver: Receiver) -> (usize, usize, u64) {
+    let mut scheduler = scheduler(1);
+    let mut rows: BTreeMap<i64, Recorded> = BTreeMap::new();
+    let mut all: HashMap<Uuid, Arc<Event>> = HashMap::new();
+    let mut running: Vec<(u64, Claim, u16, Option<u64>)> = Vec::new();
+    let (mut passed, mut offered, mut over, mut failed, mut refused) = (Vec::new(), 0, 0, 0, 0);
+    let mut ms = 0;
+    while ms < 600_000 {
+        while offered < events && scheduler.room() > 0 {
+            offer(&mut scheduler, offered, at(ms));
+            offered += 1;
+        }
+        scheduler.tick(at(ms));
+        while let Some(claim) = scheduler.claim(&LIMITS, at(ms)) {
+            all.insert(claim.event.id, Arc::clone(&claim.event));
+            let judged = receiver.judge(&mut passed, ms);
+            refused += usize::from(judged.is_err());
+            let (code, said) = judged.map_or_else(|said| (429, Some(said)), |()| (200, None));
+            running.push((ms + receiver.answer_ms, claim, code, said));
+        }
+        for (_, claim, code, said) in running.extract_if(.., |it| it.0 <= ms) {
+            end(&mut scheduler, &claim, code, said, ms);
+        }
+        let units = scheduler.take_units();
+        let batch = Batch::of(&units);
+        for ending in &batch.log {
+            over += 1;
+            failed += usize::from(ending.how == How::Failed);
+        }
+        rows.retain(|_, row| !batch.deletes.contains(&row.id));
+        for new in batch.inserts.iter().chain(&batch.updates) {
+            let event = Arc::new(Event {
+                id: new.event,
+                event_type: "memory.created".to_owned(),
+                created_ms: at(0).unix_ms,
+                data: "{}".to_owned(),
+            });
+            let row = Recorded {
+                id: new.id,
+                event,
+                seq: new.seq,
+                attempts: new.attempts,
+                due_ms: new.due_ms,
+                refused: new.status.is_some_and(verdict::is_refusal),
+                ..row(0, false)
+            };
+            rows.retain(|_, known| known.id != row.id);
+            rows.insert(row.seq, row);
+        }
+        for unit in &units {
+            scheduler.written(unit);
+        }
+        for wanted in scheduler.wants_rows(1) {
+            let due = |row: &&Recorded| row.due_ms.is_none_or(|due| due <= at(ms).unix_ms);
+            let behind = rows
+                .range(wanted.after.saturating_add(1)..)
+                .map(|(_, row)| row);
+            let found: Vec<Recorded> = behind.filter(due).take(wanted.most).cloned().collect();
+            let more = found.len() == wanted.most;
+            let upto = found.last().map(|row| row.seq);
+            scheduler.rows(wanted.webhook, found, upto, more, at(ms));
+        }
+        if let Some((after, until)) = scheduler.wants_due(at(ms)) {
+            let key = |row: &Recorded| (row.due_ms.unwrap_or(i64::MIN), row.id);
+            let mut found: Vec<Recorded> = rows
+                .values()
+                .filter(|row| row.due_ms.is_some())
+                .cloned()
+                .collect();
+            found.retain(|row| key(row) > after && key(row).0 <= until);
+            scheduler.due_rows(found, until, None, at(ms));
+        }
+        if over == usize::try_from(events).unwrap() {
+            return (failed, refused, ms);
+        }
+        // What has ended lets others start.
+        let ended = if units.is_empty() { u64::MAX } else { 1 };
+        let answered = running.iter().map(|(at, ..)| at.saturating_sub(ms)).min();
+        let wake = answered.into_iter().chain(scheduler.wake_in(at(ms))).min();
+        let wake = wake.map(|it| it.min(ended));
+        ms += wake.unwrap_or(1).max(1);
+    }
+    (usize::MAX, refused, u64::MAX)
+}
+
+#[test]
+fn no_delivery_fails_at_a_receiver_that_says_when_it_takes_more() {
+    for most in [1, 2, 3, 4, 5, 8, 20, 100] {
+        for sliding in [false, true] {
+            for (says, span_ms) in [
+                (Says::Up, 2_000),
+                (Says::Up, 1_000),
+                (Says::Up, 700),
+                (Says::Down, 1_000),
+                (Says::Always(2), 2_000),
+                (Says::Always(5), 2_000),
+                // What is said is too short.
+                (Says::Down, 2_000),
+                (Says::Always(1), 2_000),
+            ] {
+                let is_too_short = matches!(says, Says::Down | Says::Always(1)) && span_ms > 1_000;
+                if is_too_short && most == 1 {
+                    continue;
+                }
+                for answer_ms in [1, 30, 400] {
+                    let receiver = Receiver {
+                        most,
+                        span_ms,
+                        sliding,
+                        says,
+                        answer_ms,
+                    };
+                    let events = 40 + 8 * most as u64;
+                    let (failed, refused, took) = send(events, receiver);
+                    println!("{receiver:?}: {refused} refused, {took} ms");
+                    assert_eq!(failed, 0, "{receiver:?}");
+                }
+            }
+        }
+    }
+}
