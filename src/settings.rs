@@ -4,13 +4,19 @@
 //! superuser) or SIGHUP (for the whole server).
 
 mod jwt_secret;
+mod masked;
+mod proxy;
 pub(crate) mod session;
 
 pub(crate) use jwt_secret::jwt_secret;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::time::Duration;
+use webhooks_core::address::Guard;
+use webhooks_core::endpoint::parse_ports;
+use webhooks_core::proxy::{NoProxy, Proxy};
 
 type Text = Option<CString>;
 
@@ -35,6 +41,7 @@ static LIVEMODE: GucSetting<bool> = GucSetting::<bool>::new(true);
 static HEADER_PREFIX: GucSetting<Text> = GucSetting::<Text>::new(Some(c"X-Lanonasis"));
 static USER_AGENT: GucSetting<Text> = GucSetting::<Text>::new(Some(c"Lanonasis-Webhooks/1.0"));
 static CA_FILE: GucSetting<Text> = GucSetting::<Text>::new(Some(c""));
+static NO_PROXY: GucSetting<Text> = GucSetting::<Text>::new(Some(c""));
 static OWNER_CLAIM: GucSetting<Text> = GucSetting::<Text>::new(Some(c"sub"));
 static API_ROLE: GucSetting<Text> = GucSetting::<Text>::new(Some(c""));
 
@@ -67,6 +74,17 @@ fn text(
     it: &'static GucSetting<Text>,
     check: pgrx::pg_sys::GucStringCheckHook,
 ) {
+    text_by(GucContext::Suset, name, short, long, it, check);
+}
+
+fn text_by(
+    who: GucContext,
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    it: &'static GucSetting<Text>,
+    check: pgrx::pg_sys::GucStringCheckHook,
+) {
     // SAFETY: the strings are static and NUL-terminated, the variable is a static that lives as long as
     // the process, and Postgres accepts a NULL assign and show hook.
     unsafe {
@@ -76,7 +94,7 @@ fn text(
             long.as_ptr(),
             it.as_ptr(),
             (*it.as_ptr()).cast_const(),
-            GucContext::Suset as isize as _,
+            who as isize as _,
             NO_FLAGS.bits(),
             check,
             None,
@@ -85,7 +103,33 @@ fn text(
     }
 }
 
-/// Refuses a value by its text. `$judge` is a function from `&str` to `Result<(), String>`.
+/// Why a value is refused.
+struct Refusal {
+    detail: String,
+    hint: Option<String>,
+}
+
+impl Refusal {
+    fn new(detail: impl fmt::Display) -> Self {
+        Self {
+            detail: detail.to_string(),
+            hint: None,
+        }
+    }
+
+    fn not_utf8() -> Self {
+        Self::new("The value is not UTF-8.")
+    }
+
+    fn hinting(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
+/// Refuses a value by its text. `$judge` is a function from `&str` to `Result<(), Refusal>`.
 macro_rules! check_hook {
     ($name:ident, $judge:expr) => {
         #[pgrx::pg_guard]
@@ -94,7 +138,7 @@ macro_rules! check_hook {
             _extra: *mut *mut std::ffi::c_void,
             _source: pgrx::pg_sys::GucSource::Type,
         ) -> bool {
-            let judge: fn(&str) -> Result<(), String> = $judge;
+            let judge: fn(&str) -> Result<(), Refusal> = $judge;
             // SAFETY: Postgres passes a pointer to the proposed value, which may be NULL and is
             // otherwise NUL-terminated.
             let value = unsafe {
@@ -106,53 +150,73 @@ macro_rules! check_hook {
             };
             let judged = match value.to_str() {
                 Ok(value) => judge(value),
-                Err(_) => Err("the value is not UTF-8".to_owned()),
+                Err(_) => Err(Refusal::not_utf8()),
             };
             match judged {
                 Ok(()) => true,
-                Err(detail) => {
-                    set_check_detail(&detail);
-                    false
-                }
+                Err(refusal) => refuse(&refusal),
             }
         }
     };
 }
 
-/// What `GUC_check_errdetail` does, which is a macro in C.
-fn set_check_detail(detail: &str) {
-    let detail = CString::new(detail.replace('\0', " ")).unwrap_or_default();
-    // SAFETY: called from a check hook on the main thread; pstrdup copies into the current memory
-    // context, where Postgres expects the text and frees it with the context.
+/// Tells Postgres why, as `GUC_check_errdetail` and `GUC_check_errhint` do, which are macros in C. Always `false`, the answer
+/// of a check hook that refuses.
+fn refuse(refusal: &Refusal) -> bool {
+    let copied = |text: &str| {
+        let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
+        // SAFETY: called from a check hook on the main thread; pstrdup copies into the current memory
+        // context, where Postgres expects the text and frees it with the context.
+        unsafe { pgrx::pg_sys::pstrdup(text.as_ptr()) }
+    };
+    // SAFETY: as above; Postgres has reset both before it called the hook.
     unsafe {
-        pgrx::pg_sys::GUC_check_errdetail_string = pgrx::pg_sys::pstrdup(detail.as_ptr());
+        pgrx::pg_sys::GUC_check_errdetail_string = copied(&refusal.detail);
+        if let Some(hint) = &refusal.hint {
+            pgrx::pg_sys::GUC_check_errhint_string = copied(hint);
+        }
     }
+    false
 }
 
 check_hook!(check_networks, |value: &str| {
-    webhooks_core::address::Guard::parse(value)
-        .map(|_| ())
-        .map_err(|e| e.to_string())
+    judged(Guard::parse(value), |error| error.hint())
 });
 check_hook!(check_ports, |value: &str| {
-    webhooks_core::endpoint::parse_ports(value)
-        .map(|_| ())
-        .map_err(|e| e.to_string())
+    judged(parse_ports(value), |error| error.hint())
 });
 check_hook!(check_prefix, |value: &str| {
     if webhooks_core::request::header_name_ok(value) {
         Ok(())
     } else {
-        Err("it begins header names: letters, digits and hyphens, 1 to 64 characters".to_owned())
+        Err(Refusal::new(
+            "it begins header names: letters, digits and hyphens, 1 to 64 characters",
+        ))
     }
 });
 check_hook!(check_agent, |value: &str| {
     if webhooks_core::request::header_value_ok(value) {
         Ok(())
     } else {
-        Err("it is a header's value: visible ASCII characters and spaces".to_owned())
+        Err(Refusal::new(
+            "it is a header's value: visible ASCII characters and spaces",
+        ))
     }
 });
+check_hook!(check_no_proxy, |value: &str| {
+    judged(NoProxy::parse(value), |error| Some(error.hint().to_owned()))
+});
+
+fn judged<T, E: fmt::Display>(
+    read: Result<T, E>,
+    hint: impl Fn(&E) -> Option<String>,
+) -> Result<(), Refusal> {
+    read.map(|_| ()).map_err(|error| Refusal {
+        hint: hint(&error),
+        ..Refusal::new(error)
+    })
+}
+
 /// Registers every setting. To be called once, from `_PG_init`.
 pub(crate) fn register() {
     const DAY: i32 = 86_400;
@@ -308,6 +372,15 @@ pub(crate) fn register() {
         &CA_FILE,
         None,
     );
+    proxy::register();
+    text_by(
+        GucContext::Sighup,
+        c"webhooks.no_proxy",
+        c"Hosts that are reached without the proxy.",
+        c"Comma-separated domains, addresses and networks, as corp.example, 10.0.0.0/8; * for all.",
+        &NO_PROXY,
+        Some(check_no_proxy),
+    );
     text(
         c"webhooks.owner_claim",
         c"The claim of a token that names the owner.",
@@ -375,12 +448,12 @@ pub(crate) fn endpoint_rules() -> webhooks_core::endpoint::Rules {
 }
 
 /// The address guard. A list that does not parse, which the check hook prevents, allows nothing.
-pub(crate) fn guard() -> webhooks_core::address::Guard {
-    webhooks_core::address::Guard::parse(&string(&ALLOWED_NETWORKS)).unwrap_or_default()
+pub(crate) fn guard() -> Guard {
+    Guard::parse(&string(&ALLOWED_NETWORKS)).unwrap_or_default()
 }
 
 fn allowed_ports() -> Vec<u16> {
-    webhooks_core::endpoint::parse_ports(&string(&ALLOWED_PORTS)).unwrap_or_default()
+    parse_ports(&string(&ALLOWED_PORTS)).unwrap_or_default()
 }
 
 /// What the worker goes by: read once, and again after a reload.
@@ -401,10 +474,12 @@ pub(crate) struct Settings {
     pub(crate) livemode: bool,
     pub(crate) header_prefix: String,
     pub(crate) user_agent: String,
-    pub(crate) guard: webhooks_core::address::Guard,
+    pub(crate) guard: Guard,
     pub(crate) endpoint_rules: webhooks_core::endpoint::Rules,
     /// Empty: only the system's.
     pub(crate) ca_file: String,
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) no_proxy: NoProxy,
 }
 
 impl Settings {
@@ -428,6 +503,9 @@ impl Settings {
             guard: guard(),
             endpoint_rules: endpoint_rules(),
             ca_file: string(&CA_FILE),
+            proxy: proxy::proxy(),
+            // A list that does not parse, which the check hook prevents, exempts nothing.
+            no_proxy: NoProxy::parse(&string(&NO_PROXY)).unwrap_or_default(),
         }
     }
 }

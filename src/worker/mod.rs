@@ -132,6 +132,8 @@ fn network(settings: &Settings) -> Network {
         guard: settings.guard.clone(),
         allowed_ports: settings.endpoint_rules.allowed_ports.clone(),
         ca_file: (!settings.ca_file.is_empty()).then(|| PathBuf::from(&settings.ca_file)),
+        proxy: settings.proxy.clone(),
+        no_proxy: settings.no_proxy.clone(),
     }
 }
 

@@ -7,7 +7,7 @@
 //! 2. [`id`] derives the delivery's id from event and webhook,
 //! 3. [`rate`] says whether an attempt may start now,
 //! 4. [`request`] builds headers and body, with [`json`], [`payload`], [`sign`] and [`time`],
-//! 5. [`endpoint`] and [`address`] say where it may go,
+//! 5. [`endpoint`] and [`address`] say where it may go, and [`proxy`] through what,
 //! 6. [`excerpt`] keeps the beginning of an answer, and [`verdict`] judges it and says, with
 //!    [`retry`], when to try again.
 //!
@@ -25,6 +25,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod payload;
+pub mod proxy;
 pub mod quote;
 pub mod rate;
 pub mod request;

@@ -104,8 +104,8 @@ fn cpu_us() -> i64 {
 fn by_pool(work: &Work) -> u64 {
     let network = Network {
         guard: Guard::parse("127.0.0.0/8").unwrap(),
-        allowed_ports: Vec::new(),
         ca_file: std::env::var_os("CA_FILE").map(Into::into),
+        ..Network::default()
     };
     let mut limits = Limits {
         at_once: work.at_once,

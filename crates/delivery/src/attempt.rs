@@ -1,26 +1,27 @@
 //! One request, from the signature to the answer. Runs as a task on a delivery thread.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 use http::{Method, Request, Uri};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Sleep, sleep_until};
-use url::{Position, Url};
+use url::Position;
+use webhooks_core::endpoint::Endpoint;
 use webhooks_core::{excerpt, request};
 
-use crate::client::{Client, Destination};
+use crate::client::{Client, Destination, Route};
 use crate::desk::Desk;
 use crate::failure::Failure;
 use crate::head;
 use crate::job::{Answer, Job};
 use crate::kept::{self, Place};
 use crate::progress::Phase;
+use crate::proxy;
 use crate::wire::{Head, Sent, Wire};
 
 /// Milliseconds since 1970.
@@ -54,6 +55,7 @@ pub(crate) async fn attempt(
         job,
         started_ms,
         truncated: false,
+        waits_for_proxy: false,
     };
     let limit = pin!(sleep_until((begun + job.timeout).into()));
     let result = attempt.make(limit).await;
@@ -69,13 +71,16 @@ struct Attempt<'a> {
     job: &'a Job,
     started_ms: i64,
     truncated: bool,
+    /// While the proxy is being connected to.
+    waits_for_proxy: bool,
 }
 
 impl Attempt<'_> {
     async fn make(&mut self, mut limit: Pin<&mut Sleep>) -> Result<Answer, Failure> {
         let url = &self.job.endpoint.url;
-        let to = destination(url).ok_or(Failure::BadRequest("invalid url"))?;
-        let addresses = within(limit.as_mut(), self.client.addresses(&to, self.job.owner))
+        let to = destination(&self.job.endpoint).ok_or(Failure::BadRequest("invalid url"))?;
+        let route = self.client.route(&to, self.job.owner, self.job.timeout);
+        let route = within(limit.as_mut(), route)
             .await
             .unwrap_or_else(|| Err(self.client.gave_up(&to)))?;
         let place = Place {
@@ -83,9 +88,18 @@ impl Attempt<'_> {
             tls: to.tls,
             authority: url[Position::BeforeHost..Position::AfterPort].to_owned(),
         };
-        let (mut wire, mut head) = within(limit.as_mut(), self.exchange(&to, &place, &addresses))
-            .await
-            .unwrap_or(Err(Failure::TimedOut))?;
+        let exchanged = within(limit.as_mut(), self.exchange(&to, &place, &route)).await;
+        let (mut wire, mut head) = match exchanged {
+            Some(exchanged) => exchanged?,
+            None if self.waits_for_proxy => return Err(Failure::ProxyUnreachable),
+            None => return Err(Failure::TimedOut),
+        };
+        if route.is_proxy
+            && !to.tls
+            && let Some(refusal) = proxy::refusal(head.status)
+        {
+            return Err(refusal);
+        }
         self.job.progress.is(Phase::Reading);
         let mut answer = head::answer(head.status, &head.fields, to.host);
         let mut kept = Vec::new();
@@ -107,10 +121,10 @@ impl Attempt<'_> {
         &mut self,
         to: &Destination<'_>,
         place: &Place,
-        addresses: &[IpAddr],
+        route: &Route,
     ) -> Result<(Wire, Head), Failure> {
-        if let Some(mut wire) = self.desk.take(place, addresses) {
-            let request = self.request().await?;
+        if let Some(mut wire) = self.desk.take(place, &route.addresses) {
+            let request = self.request(to, route).await?;
             match wire.send(request).await {
                 Ok(head) => return Ok((wire, head)),
                 Err(broken) if !broken.unanswered => return Err(broken.failure),
@@ -119,17 +133,28 @@ impl Attempt<'_> {
             }
         }
         self.job.progress.is(Phase::Connecting);
-        let mut wire = Box::pin(self.client.open(to, addresses)).await?;
+        let mut wire = Box::pin(self.open(to, route)).await?;
         self.desk.has_opened(to.tls);
-        let request = self.request().await?;
+        let request = self.request(to, route).await?;
         match wire.send(request).await {
             Ok(head) => Ok((wire, head)),
             Err(broken) => Err(broken.failure),
         }
     }
 
+    async fn open(&mut self, to: &Destination<'_>, route: &Route) -> Result<Wire, Failure> {
+        self.waits_for_proxy = route.is_proxy;
+        let socket = self.client.connect(route).await?;
+        self.waits_for_proxy = false;
+        self.client.open(to, socket).await
+    }
+
     /// The request, made anew each time: it is the same byte for byte, and needs no room while the answer is awaited.
-    async fn request(&mut self) -> Result<Request<Sent>, Failure> {
+    async fn request(
+        &mut self,
+        to: &Destination<'_>,
+        route: &Route,
+    ) -> Result<Request<Sent>, Failure> {
         let job = self.job;
         let built = request::build(
             &job.event,
@@ -140,7 +165,14 @@ impl Attempt<'_> {
         );
         self.truncated = built.truncated;
         let url = &job.endpoint.url;
-        let uri: Uri = url[Position::BeforePath..Position::AfterQuery]
+        // Without a tunnel, the proxy is told the whole URL.
+        let for_proxy = route.is_proxy && !to.tls;
+        let begin = if for_proxy {
+            Position::BeforeScheme
+        } else {
+            Position::BeforePath
+        };
+        let uri: Uri = url[begin..Position::AfterQuery]
             .parse()
             .map_err(|_| Failure::BadRequest("invalid url"))?;
         let body = Sent::new(Bytes::from(built.body), job.progress);
@@ -148,11 +180,14 @@ impl Attempt<'_> {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         let fields = request.headers_mut();
-        fields.reserve(built.headers.len() + 2);
+        fields.reserve(built.headers.len() + 3);
         let authority = &url[Position::BeforeHost..Position::AfterPort];
         let authority =
             HeaderValue::from_str(authority).map_err(|_| Failure::BadRequest("invalid url"))?;
         fields.insert(HOST, authority);
+        if for_proxy && let Some(value) = self.client.proxy_authorization() {
+            fields.insert(PROXY_AUTHORIZATION, value.clone());
+        }
         for (name, value) in &built.headers {
             let name = HeaderName::from_bytes(name.as_bytes());
             let value = HeaderValue::from_str(value);
@@ -189,8 +224,10 @@ impl Attempt<'_> {
     }
 }
 
-fn destination(url: &Url) -> Option<Destination<'_>> {
+fn destination(endpoint: &Endpoint) -> Option<Destination<'_>> {
+    let url = &endpoint.url;
     Some(Destination {
+        endpoint,
         host: url.host_str()?,
         port: url.port_or_known_default()?,
         tls: url.scheme() == "https",

@@ -58,6 +58,15 @@ pub enum Failure {
     /// The name servers that this machine asks cannot be reached.
     #[error("name servers out of reach")]
     ResolverLost,
+    /// The proxy cannot be connected to, or closes the connection, or is none.
+    #[error("proxy out of reach")]
+    ProxyUnreachable,
+    /// The proxy will not make the request, or wants a password: not what it says of the endpoint.
+    #[error("proxy refused: {0}")]
+    ProxyRefused(
+        /// The status of its answer.
+        u16,
+    ),
     /// More names wait to be looked up than there is room for.
     #[error("name lookup overloaded")]
     LookupOverloaded,
@@ -83,6 +92,8 @@ impl Failure {
             self,
             Failure::ShutDown
                 | Failure::ResolverLost
+                | Failure::ProxyUnreachable
+                | Failure::ProxyRefused(_)
                 | Failure::LookupOverloaded
                 | Failure::NoThread
                 | Failure::NoDescriptor

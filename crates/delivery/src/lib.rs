@@ -16,6 +16,7 @@
 //! | `client` | one configuration of the network; the address guard |
 //! | `names` | names to addresses |
 //! | `connect` | addresses to a connected socket |
+//! | `proxy` | requests through a proxy |
 //! | `tls` | what TLS trusts |
 //! | `stream` | bytes of one connection, plain or TLS, no more at a time than is fair |
 //! | `wire` | HTTP on one connection |
@@ -45,6 +46,7 @@ mod names;
 mod outcomes;
 mod pool;
 mod progress;
+mod proxy;
 mod spelling;
 mod stream;
 mod sync;

@@ -9,11 +9,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::wire::Sent;
 
 /// Names that are spelled the same whatever the settings.
-const ALWAYS: [&str; 6] = [
+const ALWAYS: [&str; 7] = [
     "Accept",
     "Content-Length",
     "Content-Type",
     "Host",
+    "Proxy-Authorization",
     "User-Agent",
     "webhook-id",
 ];

@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+pub mod tls;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -35,8 +37,7 @@ pub fn guard(allowed: &str) -> Guard {
 pub fn network() -> Network {
     Network {
         guard: guard("127.0.0.0/8"),
-        allowed_ports: vec![],
-        ca_file: None,
+        ..Network::default()
     }
 }
 
