@@ -28,6 +28,20 @@ pub enum Ended {
     Error(String),
 }
 
+impl Ended {
+    /// A status of the class 2xx.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        matches!(
+            self,
+            Ended::Status {
+                code: 200..300,
+                ..
+            }
+        )
+    }
+}
+
 /// What becomes of the delivery.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verdict {
