@@ -2,8 +2,8 @@
 //!
 //! The rule: an answer is what its status line says, if that line is well-formed and the head ends within 16 KiB.
 //!
-//! - A status line is `HTTP/` in any case, a version of one or two digits (`1.1`, `2`), spaces, a status of three digits
-//!   from 100 on, and whatever follows, but no fourth digit.
+//! - A status line is `HTTP/` in any case, a version of one or two digits (`1.1`, `2`), spaces, a status of three
+//!   digits from 100 on, and whatever follows, but no fourth digit.
 //! - A line ends with a line feed. The head ends with the first line that is empty but for carriage returns.
 //! - Between the two, `Retry-After`, `Location` and `Content-Length` are looked at. Other lines may be anything.
 //!
@@ -266,7 +266,8 @@ mod tests {
 
     #[test]
     fn it_does_not_matter_how_the_bytes_come() {
-        let whole = b"\r\nHTTP/1.1 100 Continue\r\nx\r\n\r\nHTTP/1.1 503 x\ry\r\r\n x\nretry-after:\r\n 7\r\n\t8\r\n: \r\n\r\r\nno";
+        let whole = b"\r\nHTTP/1.1 100 Continue\r\nx\r\n\r\n\
+            HTTP/1.1 503 x\ry\r\r\n x\nretry-after:\r\n 7\r\n\t8\r\n: \r\n\r\r\nno";
         let expected = Some((503, Some("7 8".to_owned())));
         assert_eq!(seen(whole), expected);
         for first in 0..whole.len() {
