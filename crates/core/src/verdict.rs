@@ -32,13 +32,7 @@ impl Ended {
     /// A status of the class 2xx.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        matches!(
-            self,
-            Ended::Status {
-                code: 200..300,
-                ..
-            }
-        )
+        matches!(self, Ended::Status { code: 200..300, .. })
     }
 }
 

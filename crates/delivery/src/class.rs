@@ -93,13 +93,16 @@ impl From<&Failure> for Class {
             | Failure::Network => Class::Connect,
             Failure::TimedOut => Class::Timeout,
             Failure::Tls(_) => Class::Tls,
-            Failure::BrokenResponse(_) | Failure::BadRequest(_) | Failure::Internal => Class::Other,
+            Failure::BrokenResponse(_) | Failure::BadRequest(_) => Class::Other,
             Failure::ShutDown
             | Failure::ResolverLost
             | Failure::LookupOverloaded
             | Failure::NoThread
             | Failure::NoDescriptor
-            | Failure::NoMemory => Class::NotTried,
+            | Failure::NoMemory
+            | Failure::ProxyUnreachable
+            | Failure::ProxyRefused(_)
+            | Failure::Internal => Class::NotTried,
         }
     }
 }

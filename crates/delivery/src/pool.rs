@@ -419,8 +419,7 @@ mod tests {
     fn pool(limits: Limits, material: Material) -> Pool {
         let network = Network {
             guard: Guard::parse("").unwrap(),
-            allowed_ports: vec![],
-            ca_file: None,
+            ..Network::default()
         };
         Pool::of(limits, network, Arc::new(SystemLookup), material).unwrap()
     }
