@@ -579,6 +579,26 @@ fn many_owners_with_dead_domains_never_lose_the_resolver_while_controls_answer()
 }
 
 #[test]
+fn what_this_machine_answers_itself_says_nothing_about_the_resolver() {
+    for (name, expected) in [
+        ("fine.example", Failure::NameNotFound),
+        ("localhost", Failure::ResolverLost),
+        ("app.localhost", Failure::ResolverLost),
+    ] {
+        let mut desk = Desk::new();
+        desk.learn("first.example1", 1, UNANSWERED).unwrap_err();
+        desk.later(millis(1));
+        desk.learn(name, 3, found(1)).unwrap();
+        desk.later(millis(1));
+        assert_eq!(
+            desk.learn("second.example2", 2, UNANSWERED),
+            Err(expected),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn controls_are_of_domains_and_owners_that_have_not_been_tried() {
     let mut desk = Desk::new();
     for (owner, domain) in [(1, "own"), (2, "second"), (2, "third"), (3, "fourth")] {
