@@ -7,7 +7,7 @@
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use uuid::Uuid;
-use webhooks_deliver::{Phase, Progress};
+use webhooks_delivery::{Phase, Progress};
 use webhooks_schedule::{Now, Pauses};
 
 /// Requests of all databases that can be shown at once.

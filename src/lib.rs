@@ -2,7 +2,7 @@
 //!
 //! A trigger writes what happened into an outbox, in the transaction in which it happened (`emit`). The
 //! background worker of the database (`worker`) reads the outbox, has threads make the requests
-//! (`webhooks_deliver`), and writes what became of them. What is decided without the database stands in
+//! (`webhooks_delivery`), and writes what became of them. What is decided without the database stands in
 //! `webhooks_core`, what the worker remembers in `webhooks_schedule`.
 //!
 //! Everything in this crate runs on the main thread of a Postgres process.

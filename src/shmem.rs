@@ -8,6 +8,7 @@ use crate::in_flight::InFlight;
 use crate::key_uses::KeyUses;
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use webhooks_delivery::Class;
 
 /// Databases that can be served at once.
 pub(crate) const SLOTS: usize = 128;
@@ -95,6 +96,10 @@ pub(crate) struct Slot {
     pub(crate) in_flight: AtomicU32,
     /// Delivery threads.
     pub(crate) threads: AtomicU32,
+    /// How late they came to their work lately, at most; microseconds.
+    pub(crate) lag_us: AtomicU64,
+    /// Requests that have ended, by what came of them: at the number of their class.
+    pub(crate) classes: [AtomicU64; Class::ALL.len()],
     /// Rows that could not be rendered whole.
     pub(crate) truncated: AtomicU64,
     /// The sequence of its events: see emit/sequence.rs. 0: not begun.
@@ -282,6 +287,7 @@ impl Slot {
             self.proc_plus_one.store(0, Ordering::Release);
             self.in_flight.store(0, Ordering::Release);
             self.threads.store(0, Ordering::Release);
+            self.lag_us.store(0, Ordering::Release);
             if matches!(
                 self.state(),
                 State::Starting | State::Running | State::Disabled
@@ -323,6 +329,9 @@ impl Slot {
         self.accept_clone.store(false, Ordering::Release);
         self.woken.store(false, Ordering::Release);
         self.truncated.store(0, Ordering::Release);
+        for count in &self.classes {
+            count.store(0, Ordering::Release);
+        }
         self.sequence.store(0, Ordering::Release);
         self.restored.store(0, Ordering::Release);
         self.webhooks_restored.store(0, Ordering::Release);

@@ -1,8 +1,9 @@
 /* Look-ups as a test wants them: loaded into a server with LD_PRELOAD, in front of the C library's getaddrinfo.
  *
  * The file that TEST_NAMES names has lines "name address address…". The first line of a name is its first answer, the
- * next line its next one; the last line stays. The address "-" says that there is no such name. The names that were asked
- * for are appended to the same path with ".asked". What the file does not have goes to the C library. */
+ * next line its next one; the last line stays. The address "-" says that there is no such name; the address "?" is never
+ * found: the look-up does not return. The names that were asked for are appended to the same path with ".asked". What the file
+ * does not have goes to the C library. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -10,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 typedef int look_up(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
@@ -27,6 +30,30 @@ static int asked_before(const char *path, const char *name)
 	if (asked)
 		fclose(asked);
 	return count;
+}
+
+/* What a look-up that does not return works with, until the library's destructor takes it away, as exit() runs it. So it is
+ * with the libraries of name services: a process that exits beside such a look-up may crash, and one with this library does. */
+static volatile char *needed;
+#define NEEDED 4096
+
+static void hang(void)
+{
+	void *memory = mmap(NULL, NEEDED, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		abort();
+	needed = memory;
+	for (;;) {
+		(void)*needed;
+		usleep(1000);
+	}
+}
+
+__attribute__((destructor)) static void take_away(void)
+{
+	if (needed && munmap((void *)needed, NEEDED) == 0)
+		usleep(50000);
 }
 
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **found)
@@ -57,6 +84,8 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 		fprintf(names, "%s\n", name);
 		fclose(names);
 	}
+	if (strcspn(answer, " \n") == 1 && *answer == '?')
+		hang();
 	*found = NULL;
 	for (word = strtok_r(answer, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest)) {
 		int code = strcmp(word, "-") == 0 ? EAI_NONAME : real(word, service, hints, end);

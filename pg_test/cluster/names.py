@@ -23,7 +23,8 @@ class Names:
         return {"LD_PRELOAD": str(self.library), "TEST_NAMES": str(self.file)}
 
     def answer(self, **answers):
-        """Answers for names, in turn: each a list of addresses; the address "-" is that there is no such name."""
+        """Answers for names, in turn: each a list of addresses; the address "-" is that there is no such name,
+        "?" that the look-up never returns."""
         lines = (" ".join([name.replace("_", "."), *it]) for name, their in answers.items() for it in their)
         self.file.write_text("\n".join(lines) + "\n")
         self.file.chmod(0o644)

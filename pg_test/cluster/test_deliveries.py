@@ -111,6 +111,7 @@ def test_get_delivery_shows_the_attempts_and_the_request_as_it_was_sent(db, rece
     sent = {name.lower(): value for name, value in last.headers}
     for name in (
         "content-type",
+        "accept",
         "user-agent",
         "x-lanonasis-event",
         "x-lanonasis-delivery",

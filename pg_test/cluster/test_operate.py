@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import signatures
 from prometheus_client.openmetrics import parser
-from receiver import Answer
+from receiver import Answer, hang
+from server import free_port
 
 STATUS_COLUMNS = [
     "pid",
@@ -222,6 +223,44 @@ def test_metrics_count_deliveries(db, receiver):
 
     # Two deliveries, one failure: figures are written a moment after what they count.
     db.wait_until("SELECT webhooks.metrics()", lambda text: {1, 2} <= growth(text))
+
+
+def test_metrics_count_requests_by_what_came_of_them(db, receiver):
+    receiver.answer("/all", 200, 204, 302, 404, 429, 500, hang(), 200)
+    webhook = db.create_webhook(receiver.url("/all"), retry_policy=ONE_ATTEMPT)
+    with db.server.configured({"webhooks.request_timeout": "500ms"}):
+        for _ in range(8):  # one after the other
+            db.send_test(webhook)
+            db.settle()
+    nobody = db.create_webhook(f"http://127.0.0.1:{free_port()}/", retry_policy=ONE_ATTEMPT)
+    db.send_test(nobody)
+    db.settle()
+    # Counts outlast the worker.
+    db.stop_worker()
+    with db.server.configured({"webhooks.allowed_networks": ""}):
+        db.start_worker()
+        db.send_test(webhook)
+        db.settle()
+
+    def counted(text):
+        return {dict(labels).get("class"): value for (name, labels), value in samples(text).items() if "requests" in name}
+
+    wanted = {"2xx": 3, "3xx": 1, "4xx": 2, "5xx": 1, "timeout": 1, "connect": 1, "refused": 1}
+    none = dict.fromkeys(("dns", "tls", "other", "not_tried"), 0)
+    db.wait_until("SELECT webhooks.metrics()", lambda text: counted(text) == wanted | none)
+
+
+def test_metrics_tell_how_late_delivery_threads_are(db, receiver):
+    def lag():
+        return samples(db.one("SELECT webhooks.metrics()"))["webhooks_delivery_lag_seconds", ()]
+
+    assert lag() == 0
+    receiver.answer("/hook", Answer(delay=0.3))
+    webhook = db.create_webhook(receiver.url())
+    db.emit()
+    db.wait_for_states(webhook, delivered=1)
+    # A timer is late by a little at least.
+    db.wait_until("SELECT webhooks.metrics()", lambda _: 0 < lag() < 60)
 
 
 # sign and verify

@@ -12,18 +12,17 @@ from receiver import Answer
 from server import free_port
 
 ONE_ATTEMPT = {"max_attempts": 1}
-# What HTTP itself may add to what the contract names.
-OF_HTTP = {"host", "content-length", "accept", "accept-encoding", "connection"}
+# Spelled as they are sent: what HTTP needs, what the contract names, and what begins with `webhooks.header_prefix`.
+OF_HTTP = {"Host", "Content-Length"}
 OURS = {
-    "content-type",
-    "user-agent",
-    "x-lanonasis-signature",
-    "x-lanonasis-event",
-    "x-lanonasis-delivery",
+    "Content-Type",
+    "Accept",
+    "User-Agent",
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",
 }
+PREFIXED = ("Signature", "Event", "Delivery")
 
 SECRETS = {
     "plain": "a plain secret",
@@ -43,16 +42,38 @@ def test_a_delivery_is_a_post_with_the_headers_of_the_contract(db, receiver):
     event = db.emit()
     (request,) = receiver.wait(1)
     assert (request.method, request.target) == ("POST", "/hook?a=b&c=%20d")
-    names = [name.lower() for name, _ in request.headers]
+    names = [name for name, _ in request.headers]
     assert len(names) == len(set(names)), "each header comes once"
-    assert set(names) - OF_HTTP == OURS
+    assert set(names) == OF_HTTP | OURS | {f"X-Lanonasis-{it}" for it in PREFIXED}
     assert request.header("Content-Type") == "application/json"
+    assert request.header("Accept") == "*/*"
     assert request.header("User-Agent") == "Lanonasis-Webhooks/1.0"
     assert request.header("X-Lanonasis-Event") == "user.activity"
     assert is_id("delivery", request.header("X-Lanonasis-Delivery"))
     assert request.header("webhook-id") == event
     assert request.header("Host") == f"127.0.0.1:{receiver.port}"
     assert db.the_delivery(webhook)["id"] == request.header("X-Lanonasis-Delivery")
+
+
+def test_header_names_are_spelled_as_they_are_set(db, receiver):
+    """To HTTP their spelling says nothing, to some receivers it does: PHP's getallheaders() gives names as they came."""
+    db.create_webhook(receiver.url())
+    for prefix in ("X-ACME", "x-aCmE"):
+        with db.server.configured({"webhooks.header_prefix": prefix}):
+            names = names_sent_with(db, receiver, prefix)
+        assert names == OF_HTTP | OURS | {f"{prefix}-{it}" for it in PREFIXED}
+
+
+def names_sent_with(db, receiver, prefix):
+    """The header names of the first request under a new prefix."""
+    deadline = time.monotonic() + 10
+    while True:
+        before = len(receiver.to())
+        db.emit()
+        names = {name for name, _ in receiver.wait(before + 1)[before].headers}
+        if any(it.startswith(prefix) for it in names):
+            return names
+        assert time.monotonic() < deadline, f"no request with {prefix}: {names}"
 
 
 @pytest.mark.parametrize("kind", SECRETS)

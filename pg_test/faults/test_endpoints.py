@@ -36,7 +36,7 @@ PLAIN = {
     "/bomb": (Answer(500, headers=(("Content-Encoding", "gzip"),), body=BOMB), 500, "the endpoint answered 500"),
     "/invalid-utf-8": (Answer(500, body=b"\xff\xfe\xc3("), 500, "the endpoint answered 500"),
     "/invalid-utf-8-in-headers": (Answer(500, headers=(("X-Name", "\xff\xfe"),)), 500, "the endpoint answered 500"),
-    "/broken-headers": (Answer(raw=b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n", then="close"), None, "broken response"),
+    "/broken-headers": (Answer(raw=b"HTTP/1.1 200 OK\r\nX-A: a\0b\r\n\r\n", then="close"), None, "broken response"),
     "/no-http": (Answer(raw=b"220 smtp.example.com ESMTP\r\n", then="close"), None, "broken response"),
     "/large-headers": (Answer(headers=(("X-Large", "x" * (1 << 20)),), then="close"), None, "broken response"),
     "/closes": (Answer(raw=b"", then="close"), None, "connection closed"),

@@ -14,6 +14,7 @@ use pgrx::prelude::*;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use webhooks_delivery::Class;
 
 /// How long start_worker() and stop_worker() wait for what they asked for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -279,16 +280,53 @@ fn metrics() -> String {
             value,
         } in metrics
         {
-            // OpenMetrics: a counter's sample carries the suffix that its family does not.
-            let suffix = if kind == "counter" { "_total" } else { "" };
-            let _ = write!(
-                text,
-                "# TYPE {name} {kind}\n# HELP {name} {help}\n{name}{suffix} {value}\n"
-            );
+            write_family(&mut text, name, kind, help, &[(String::new(), value)]);
         }
+        write_requests(&mut text);
         text.push_str("# EOF\n");
         Ok(text)
     })())
+}
+
+/// What the worker counts in shared memory, since the server started.
+fn write_requests(text: &mut String) {
+    // SAFETY: a variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    let slot = shmem::shared().and_then(|shared| shared.find(database));
+    let lag_us = slot.map_or(0, |slot| slot.lag_us.load(Ordering::Relaxed));
+    write_family(
+        text,
+        "webhooks_delivery_lag_seconds",
+        "gauge",
+        "How late delivery threads came to their work, at most, in this minute and the last.",
+        &[(String::new(), lag_us as f64 / 1e6)],
+    );
+    let counts: Vec<(String, f64)> = Class::ALL
+        .into_iter()
+        .map(|class| {
+            let count = slot.map_or(0, |slot| {
+                slot.classes[class as usize].load(Ordering::Relaxed)
+            });
+            (format!("{{class=\"{}\"}}", class.label()), count as f64)
+        })
+        .collect();
+    write_family(
+        text,
+        "webhooks_requests",
+        "counter",
+        "What came of requests since the server started.",
+        &counts,
+    );
+}
+
+/// One family with its samples: each with its labels, in braces, and its value.
+fn write_family(text: &mut String, name: &str, kind: &str, help: &str, samples: &[(String, f64)]) {
+    let _ = write!(text, "# TYPE {name} {kind}\n# HELP {name} {help}\n");
+    // OpenMetrics: a counter's sample carries the suffix that its family does not.
+    let suffix = if kind == "counter" { "_total" } else { "" };
+    for (labels, value) in samples {
+        let _ = writeln!(text, "{name}{suffix}{labels} {value}");
+    }
 }
 
 #[pg_extern(sql = false)]

@@ -15,6 +15,8 @@ unsafe extern "C-unwind" {
     pub(crate) fn pqsignal(signal: i32, handler: unsafe extern "C-unwind" fn(i32));
     /// Runs the exit callbacks and ends the process.
     pub(crate) fn proc_exit(code: i32) -> !;
+    /// Ends the process, and does nothing else: the C library's.
+    pub(crate) fn _exit(code: i32) -> !;
     /// Output function of `numeric`.
     pub(crate) fn numeric_out(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum;
     /// How many triggers are running, one within the other.

@@ -1,5 +1,5 @@
 //! The worker of one database: dispatch, claim, settle, in one loop on the main thread. Requests are made
-//! by the threads of `webhooks_deliver`, which know nothing of Postgres.
+//! by the threads of `webhooks_delivery`, which know nothing of Postgres.
 
 mod definitions;
 mod dispatch;
@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use unreadable::SetAside;
 use upkeep::Upkeep;
-use webhooks_deliver::{Job, Network, Outcome, Pool, StartError};
+use webhooks_delivery::{Class, Job, Network, Outcome, Pool, StartError};
 use webhooks_schedule::{Ended, Limits, Pauses, Position, Scheduler, Troubles};
 
 /// How often the outbox is looked at without having been woken: for prepared transactions, and rows from a
@@ -135,9 +135,11 @@ fn network(settings: &Settings) -> Network {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     let database = pg_sys::Oid::from(arg.value() as u32);
-    // SAFETY: Postgres's own handlers, in place before signals are unblocked. SIGUSR1 has its handler from
-    // the start, since the worker asked for a database connection.
+    // SAFETY: the callback has the type that is asked for. Postgres's own handlers are in place before signals are
+    // unblocked; SIGUSR1 has its handler from the start, since the worker asked for a database connection.
     unsafe {
+        // Before all others, so that it runs after them.
+        pg_sys::on_proc_exit(Some(end_process), pg_sys::Datum::from(0));
         raw::pqsignal(pg_sys::SIGHUP as i32, raw::SignalHandlerForConfigReload);
         end_at_once();
         pg_sys::BackgroundWorkerUnblockSignals();
@@ -157,6 +159,17 @@ pub extern "C-unwind" fn webhooks_worker_main(arg: pg_sys::Datum) {
     if let Some(mut worker) = start::start(slot) {
         worker.run();
     }
+}
+
+/// The last callback of `proc_exit`. After it would come `exit()`, which runs the destructors of all libraries while delivery
+/// threads and look-ups still use them: a thread that crashes then makes the postmaster restart the server.
+///
+/// Nothing is left to do by then: shared memory is given back, statistics are flushed, and what Postgres writes to its log
+/// is not buffered.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn end_process(code: i32, _arg: pg_sys::Datum) {
+    // SAFETY: has no precondition.
+    unsafe { raw::_exit(code) }
 }
 
 #[pgrx::pg_guard]
@@ -237,6 +250,8 @@ impl Worker {
             self.slot
                 .threads
                 .store(self.pool.threads() as u32, Ordering::Relaxed);
+            let lag_us = u64::try_from(self.pool.lag().as_micros()).unwrap_or(u64::MAX);
+            self.slot.lag_us.store(lag_us, Ordering::Relaxed);
             let sleep = self.sleep_ms();
             if sleep > 1_000 {
                 // SAFETY: outside of a transaction. Nothing happens for a while: let autovacuum know now.
@@ -367,6 +382,8 @@ impl Worker {
         self.pool.drain(outcomes);
         for outcome in outcomes.drain(..) {
             self.shown.ended(outcome.token);
+            let class = Class::of(&outcome.result);
+            self.slot.classes[class as usize].fetch_add(1, Ordering::Relaxed);
             let ended = settle::ended(outcome);
             self.end(ended);
         }
@@ -402,6 +419,7 @@ impl Worker {
                     event: claim.event,
                     target: claim.target,
                     endpoint,
+                    owner: claim.owner,
                     delivery: claim.delivery,
                     attempt: claim.attempt,
                     timeout: self.settings.request_timeout,

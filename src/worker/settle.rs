@@ -16,7 +16,7 @@ use serde_json::json;
 use std::collections::HashSet;
 use uuid::Uuid;
 use webhooks_core::address::without_address;
-use webhooks_deliver::Outcome;
+use webhooks_delivery::Outcome;
 use webhooks_schedule::{Disable, Ended, How, Pauses, Scheduler, Unit, Units};
 
 /// Longest time that a settlement stays without its WAL flushed: of the 100 ms that a crash may undo, what a group of
@@ -110,11 +110,32 @@ pub(super) fn flush_wal() {
     }
 }
 
-/// An outcome in the words of the scheduler.
-pub(super) fn ended(outcome: Outcome) -> Ended {
-    let remark = outcome
+/// What the log says beside the status.
+fn remark(outcome: &Outcome) -> Option<String> {
+    let truncated = outcome
         .truncated
         .then(|| "payload truncated: over webhooks.max_payload, or not to be rendered".to_owned());
+    let answer = outcome.result.as_ref().ok();
+    let of_status = answer.and_then(|answer| match (answer.status, &answer.leads_to) {
+        (300..400, Some(host)) => Some(format!(
+            "redirects are not followed; this one leads to {host}"
+        )),
+        (300..400, None) => Some("redirects are not followed".to_owned()),
+        (413, _) => Some(
+            "the endpoint takes no body of this size: a lower webhooks.max_payload makes bodies shorter"
+                .to_owned(),
+        ),
+        _ => None,
+    });
+    match (of_status, truncated) {
+        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
+        (one, other) => one.or(other),
+    }
+}
+
+/// An outcome in the words of the scheduler.
+pub(super) fn ended(outcome: Outcome) -> Ended {
+    let remark = remark(&outcome);
     let duration_ms = u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX);
     let (result, timed_out, excerpt) = match outcome.result {
         Ok(answer) => (

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::atomic::Ordering;
 use uuid::Uuid;
-use webhooks_deliver::{Network, Pool, StartError};
+use webhooks_delivery::{Network, Pool, StartError};
 use webhooks_schedule::{Pauses, Position, Scheduler, Troubles};
 
 /// What the worker relies on, whatever the database or its owner has set.
@@ -150,12 +150,14 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
         Err(error) => fail(&error),
     };
     let settings = Settings::read();
-    let descriptors = descriptors(settings.max_in_flight);
+    let (descriptors, kept) = descriptors(settings.max_in_flight);
     let pool = with_or_without_ca_file(&settings, |network| {
         // webhooks.max_in_flight bounds what is submitted, and reloads.
-        let limits = webhooks_deliver::Limits {
+        let limits = webhooks_delivery::Limits {
             at_once: usize::MAX,
-            ..webhooks_deliver::Limits::default()
+            threads: threads(),
+            kept,
+            ..webhooks_delivery::Limits::default()
         };
         Pool::start(limits, network.clone())
     });
@@ -220,19 +222,28 @@ pub(super) fn start(slot: &'static Slot) -> Option<Worker> {
     Some(worker)
 }
 
-/// How many sockets may be open for requests: as many as the system allows this process, but for what Postgres and
-/// waiting connections need.
-fn descriptors(wanted: usize) -> usize {
-    const OTHERS: u64 = 512;
+/// How many delivery threads there may be: one carries far more plain requests than Postgres can bring along; more of them
+/// keep TLS handshakes, a millisecond each, out of each other's way.
+fn threads() -> usize {
+    const MOST: usize = 8;
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST))
+}
+
+/// How many sockets may be open for requests, and how many for connections that wait: as many as the system allows this
+/// process, but for what Postgres needs; a quarter of them may wait.
+fn descriptors(wanted: usize) -> (usize, usize) {
+    const OTHERS: u64 = 256;
     const MOST: u64 = 65_536;
-    let limit = webhooks_deliver::raise_descriptors(MOST);
-    let ours = usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
+    let limit = webhooks_delivery::raise_descriptors(MOST);
+    let all = usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX);
+    let kept = all / 4;
+    let ours = all - kept;
     if ours < wanted {
         pgrx::warning!(
             "webhooks makes at most {ours} requests at once instead of webhooks.max_in_flight = {wanted}: the limit of open files is {limit}"
         );
     }
-    ours.max(1)
+    (ours.max(1), kept)
 }
 
 /// Sets the network up; without `webhooks.ca_file` if that cannot be loaded, since it must stop neither the

@@ -120,9 +120,11 @@ pub fn build_unsigned(
 ) -> Request {
     let (body, truncated) = body(event, target, attempt);
     let prefix = &target.header_prefix;
-    let mut headers = Vec::with_capacity(9);
+    let mut headers = Vec::with_capacity(10);
     headers.extend([
         ("Content-Type".to_owned(), "application/json".to_owned()),
+        // Some receivers and gateways refuse a request that does not say what it takes.
+        ("Accept".to_owned(), "*/*".to_owned()),
         ("User-Agent".to_owned(), target.user_agent.clone()),
         (format!("{prefix}-Event"), event.event_type.clone()),
         (
@@ -239,6 +241,7 @@ mod tests {
         let message = "event_018d0c8ca9c070008000000000000001";
         let expected = [
             ("Content-Type", "application/json".to_owned()),
+            ("Accept", "*/*".to_owned()),
             ("User-Agent", "Lanonasis-Webhooks/1.0".to_owned()),
             ("X-Lanonasis-Event", "memory.created".to_owned()),
             (

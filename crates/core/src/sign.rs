@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// What a secret begins with whose rest is the key in base64 (Standard Webhooks 1.0.0).
@@ -71,8 +71,7 @@ pub fn standard(secret: &str, message_id: &str, unix_seconds: i64, body: &[u8]) 
 
 fn mac(key: &[u8]) -> Hmac<Sha256> {
     // HMAC takes keys of any length: this cannot fail, and if it did, nothing would verify.
-    Hmac::new_from_slice(key)
-        .unwrap_or_else(|_| <Hmac<Sha256> as hmac::digest::KeyInit>::new(&[0; 64].into()))
+    Hmac::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&[0; 64].into()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! are judged here, with the clock passed in.
 
 use crate::id::{self, Kind};
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, new_error};
 use jsonwebtoken::signature::{self, Signer, Verifier};

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::attempt::Outcome;
+use crate::job::Outcome;
 use crate::sync::lock;
 
 /// Outcomes that wait, and a descriptor that is readable as long as any do.

@@ -1,4 +1,4 @@
-//! How far a request has come. The fiber that makes the request stores it in one byte.
+//! How far a request has come. The task that makes the request stores it in one byte.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -3,6 +3,7 @@
 use crate::lifetime::Lifetime;
 use crate::record::Attempt;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::endpoint::Endpoint;
@@ -48,6 +49,13 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// Stands for the owner where a number will do.
+    pub(crate) fn owner_number(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.owner.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// Whether its backlog is sent.
     pub(crate) fn sends(&self) -> bool {
         self.active && self.unreadable.is_none()

@@ -73,9 +73,10 @@ impl Scheduler {
             state.ready.pop_front();
             state.in_flight += 1;
             let more = !state.ready.is_empty() && state.in_flight < at_once;
-            let (target, endpoint) = (
+            let (target, endpoint, owner) = (
                 Arc::clone(&state.definition.target),
                 state.definition.endpoint.clone(),
+                state.definition.owner_number(),
             );
             self.left_ready(key);
             if more {
@@ -94,6 +95,7 @@ impl Scheduler {
                 event: Arc::clone(&delivery.event),
                 target,
                 endpoint,
+                owner,
                 delivery: delivery.id,
                 attempt: delivery.attempts + 1,
             });

@@ -97,6 +97,8 @@ pub struct Claim {
     pub target: Arc<Target>,
     /// Where to, or why not.
     pub endpoint: Result<Arc<Endpoint>, String>,
+    /// Stands for the webhook's owner.
+    pub owner: u64,
     /// The delivery.
     pub delivery: Uuid,
     /// Number of the attempt, from 1.

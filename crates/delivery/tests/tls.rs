@@ -9,31 +9,76 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use webhooks_deliver::{Failure, Network, Pool, StartError};
+use rustls::{ConfigBuilder, ServerConfig, ServerConnection, StreamOwned, WantsVerifier};
+use webhooks_delivery::{Failure, Network, Pool, StartError};
 
 struct Identity {
     config: Arc<ServerConfig>,
     pem: String,
+    key: Vec<u8>,
+}
+
+impl Identity {
+    fn with(&self, config: ServerConfig) -> Identity {
+        Identity {
+            config: Arc::new(config),
+            pem: self.pem.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let certificates = CertificateDer::pem_slice_iter(self.pem.as_bytes());
+        (
+            certificates.flatten().collect(),
+            PrivateKeyDer::try_from(self.key.clone()).unwrap(),
+        )
+    }
 }
 
 fn identity(names: &[&str]) -> Identity {
+    identity_with(names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {})
+}
+
+/// A self-signed certificate, and a server that has it.
+fn identity_with(
+    names: &[&str],
+    algorithm: &'static rcgen::SignatureAlgorithm,
+    change: impl FnOnce(&mut rcgen::CertificateParams),
+) -> Identity {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let certificate = CertificateDer::from(made.cert.der().to_vec());
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
+    let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+    let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+    change(&mut parameters);
+    let made = parameters.self_signed(&key).unwrap();
+    let certificate = CertificateDer::from(made.der().to_vec());
+    let der = key.serialize_der();
+    let config = serving()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
+        .with_single_cert(
+            vec![certificate],
+            PrivateKeyDer::try_from(der.clone()).unwrap(),
+        )
         .unwrap();
     Identity {
         config: Arc::new(config),
-        pem: made.cert.pem(),
+        pem: made.pem(),
+        key: der,
     }
+}
+
+fn serving() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+}
+
+/// As `openssl req -x509` makes them.
+fn an_authority(parameters: &mut rcgen::CertificateParams) {
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
 }
 
 /// Answers `requests` requests on each connection; the last answer brings TLS's good-bye along.
@@ -106,6 +151,127 @@ fn who_is_named_in_ca_file_is_trusted_and_connections_are_kept() {
     assert!(
         get(&pool, &https(&server, "127.0.0.1")).is_ok(),
         "an address can have a certificate"
+    );
+}
+
+#[test]
+fn a_listed_certificate_is_trusted_though_it_says_it_is_an_authority() {
+    let identity = identity_with(&["hook.test"], &rcgen::PKCS_ECDSA_P256_SHA256, an_authority);
+    let listed = temporary("authority.pem", &identity.pem);
+    let server = server(&identity, 1);
+    let answer = get(&trusting(Some(listed)), &https(&server, "hook.test"));
+    assert_eq!(answer.unwrap().status, 200);
+    assert_eq!(
+        get(&trusting(None), &https(&server, "hook.test"))
+            .unwrap_err()
+            .to_string(),
+        "tls: invalid certificate",
+        "one that is not listed is no different than before"
+    );
+}
+
+#[test]
+fn a_listed_certificate_is_trusted_for_its_own_names_and_time_only() {
+    let other = identity_with(
+        &["other.test"],
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        an_authority,
+    );
+    let expired = identity_with(&["hook.test"], &rcgen::PKCS_ECDSA_P256_SHA256, |it| {
+        an_authority(it);
+        it.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        it.not_before = rcgen::date_time_ymd(2019, 1, 1);
+    });
+    let early = identity_with(&["hook.test"], &rcgen::PKCS_ECDSA_P256_SHA256, |it| {
+        an_authority(it);
+        it.not_after = rcgen::date_time_ymd(2999, 1, 1);
+        it.not_before = rcgen::date_time_ymd(2998, 1, 1);
+    });
+    for (name, identity, expected) in [
+        ("names", other, "tls: certificate is for another name"),
+        ("expired", expired, "tls: certificate expired"),
+        ("early", early, "tls: certificate not valid yet"),
+    ] {
+        let listed = temporary(&format!("authority-{name}.pem"), &identity.pem);
+        let server = server(&identity, 1);
+        let failure = get(&trusting(Some(listed)), &https(&server, "hook.test")).unwrap_err();
+        assert_eq!(failure.to_string(), expected);
+    }
+}
+
+#[test]
+fn one_listed_authority_does_not_vouch_for_another_with_its_name() {
+    let (listed, other) = (
+        identity_with(&["hook.test"], &rcgen::PKCS_ECDSA_P256_SHA256, an_authority),
+        identity_with(&["hook.test"], &rcgen::PKCS_ECDSA_P256_SHA256, an_authority),
+    );
+    let pool = trusting(Some(temporary("one-authority.pem", &listed.pem)));
+    let server = server(&other, 1);
+    let failure = get(&pool, &https(&server, "hook.test")).unwrap_err();
+    assert!(matches!(failure, Failure::Tls(_)), "{failure}");
+}
+
+#[test]
+fn every_usual_key_is_understood() {
+    for (name, algorithm) in [
+        ("p256", &rcgen::PKCS_ECDSA_P256_SHA256),
+        ("p384", &rcgen::PKCS_ECDSA_P384_SHA384),
+        ("p521", &rcgen::PKCS_ECDSA_P521_SHA512),
+        ("ed25519", &rcgen::PKCS_ED25519),
+    ] {
+        let identity = identity_with(&["hook.test"], algorithm, |_| {});
+        let pool = trusting(Some(temporary(&format!("{name}.pem"), &identity.pem)));
+        let server = server(&identity, 1);
+        let answer = get(&pool, &https(&server, "hook.test"));
+        assert_eq!(answer.map(|it| it.status), Ok(200), "{name}");
+    }
+}
+
+#[test]
+fn what_was_missing_is_told() {
+    let identity = identity(&["hook.test"]);
+    let file = temporary("missing.pem", &identity.pem);
+    let failure = |server: &Server| {
+        let pool = trusting(Some(file.clone()));
+        let failure = get(&pool, &https(server, "hook.test")).unwrap_err();
+        failure.to_string()
+    };
+    // A client certificate.
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(
+        CertificateDer::pem_slice_iter(identity.pem.as_bytes()).flatten(),
+    );
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+    );
+    let (certificates, key) = identity.parts();
+    let config = serving()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(certificates, key)
+        .unwrap();
+    assert_eq!(
+        failure(&server(&identity.with(config), 1)),
+        "tls: a client certificate is wanted"
+    );
+    // A protocol beside HTTP/1.1.
+    let mut config = ServerConfig::clone(&identity.config);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    assert_eq!(
+        failure(&server(&identity.with(config), 1)),
+        "tls: peer does not speak http/1.1"
+    );
+    // A cipher: a server that wants one for TLS 1.2 that nobody here has.
+    let server = Server::start(|connection| {
+        let mut hello = [0; 5];
+        let _ = connection.stream.read_exact(&mut hello);
+        // alert, TLS 1.2, two bytes: fatal, handshake failure
+        connection.answer(&[21, 3, 3, 0, 2, 2, 40]);
+        connection.until_closed();
+    });
+    assert_eq!(
+        failure(&server),
+        "tls: no common cipher, or a client certificate is wanted"
     );
 }
 

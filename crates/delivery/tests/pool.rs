@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::*;
-use webhooks_deliver::{Failure, Job, Limits, Network, Pool};
+use webhooks_delivery::{Failure, Job, Limits, Network, Pool};
 
 /// Tests that look at all threads of the process do not run beside others that do.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -73,6 +73,20 @@ fn no_more_are_under_way_at_once_than_the_limit_and_one_thread_carries_them() {
     open();
     collect(&pool, 305);
     assert_eq!(pool.in_flight(), 0);
+}
+
+#[test]
+fn how_late_threads_are_is_measured_while_requests_are_under_way() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (server, open) = held();
+    let pool = pool();
+    assert_eq!(pool.lag(), Duration::ZERO);
+    pool.submit(job(1, &server.url()));
+    // A timer is never on time to the nanosecond.
+    eventually("it is measured", || pool.lag() > Duration::ZERO);
+    assert!(pool.lag() < PATIENCE);
+    open();
+    collect(&pool, 1);
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! How fast the pool is, and what a request costs: `throughput [--stock] REQUESTS THREADS URL…`
+//! How fast the pool is, and what a request costs: `throughput [--stock] REQUESTS AT_ONCE URL…`
 //!
-//! Sends REQUESTS requests to the URLs in turn, from THREADS threads, and prints requests per second and CPU time per
-//! request, ours alone. With `--stock`, by ureq's own transport and pool instead of ours (addresses only, no names): what
-//! ours are measured against.
+//! Sends REQUESTS requests to the URLs in turn, AT_ONCE at a time, and prints requests per second and CPU time per request,
+//! ours alone. THREADS in the environment sets the most delivery threads. With `--stock`, by ureq on as many threads (to
+//! addresses only, not to names): what ours is measured against.
 //!
 //! ```text
-//! cargo run --release -p webhooks_deliver --example throughput -- 200000 32 http://127.0.0.1:8080/
+//! cargo run --release -p webhooks_delivery --example throughput -- 200000 32 http://127.0.0.1:8080/
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -27,7 +27,7 @@ use webhooks_core::address::Guard;
 use webhooks_core::endpoint::{Endpoint, Rules};
 use webhooks_core::request::{Event, Target, build};
 use webhooks_core::secret::Secret;
-use webhooks_deliver::{Job, Limits, Network, Pool, Progress};
+use webhooks_delivery::{Job, Limits, Network, Pool, Progress};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many jobs are submitted for each thread.
@@ -37,7 +37,7 @@ const BATCH: Duration = Duration::from_millis(2);
 
 struct Work {
     requests: u64,
-    threads: usize,
+    at_once: usize,
     endpoints: Vec<Arc<Endpoint>>,
     event: Arc<Event>,
     target: Arc<Target>,
@@ -49,12 +49,12 @@ fn main() {
     if stock {
         arguments.remove(0);
     }
-    let [requests, threads, urls @ ..] = arguments.as_slice() else {
-        panic!("usage: throughput [--stock] REQUESTS THREADS URL...");
+    let [requests, at_once, urls @ ..] = arguments.as_slice() else {
+        panic!("usage: throughput [--stock] REQUESTS AT_ONCE URL...");
     };
     let work = Work {
         requests: requests.parse().unwrap(),
-        threads: threads.parse().unwrap(),
+        at_once: at_once.parse().unwrap(),
         endpoints: urls
             .iter()
             .map(|url| Arc::new(Endpoint::parse(url, &Rules::default()).unwrap()))
@@ -107,21 +107,25 @@ fn by_pool(work: &Work) -> u64 {
         allowed_ports: Vec::new(),
         ca_file: std::env::var_os("CA_FILE").map(Into::into),
     };
-    let limits = Limits {
-        at_once: work.threads,
+    let mut limits = Limits {
+        at_once: work.at_once,
         ..Limits::default()
     };
+    if let Ok(threads) = std::env::var("THREADS") {
+        limits.threads = threads.parse().unwrap();
+    }
     let pool = Pool::start(limits, network).unwrap();
     let mut outcomes = Vec::new();
     let (mut submitted, mut done, mut delivered) = (0, 0, 0);
     while done < work.requests {
-        while submitted < work.requests && submitted - done < AHEAD * work.threads as u64 {
+        while submitted < work.requests && submitted - done < AHEAD * work.at_once as u64 {
             let endpoint = &work.endpoints[submitted as usize % work.endpoints.len()];
             pool.submit(Job {
                 token: submitted,
                 event: Arc::clone(&work.event),
                 target: Arc::clone(&work.target),
                 endpoint: Arc::clone(endpoint),
+                owner: 0,
                 delivery: Uuid::from_u128(u128::from(submitted)),
                 attempt: 1,
                 timeout: TIMEOUT,
@@ -167,12 +171,12 @@ fn by_stock(work: Arc<Work>) -> u64 {
         .max_redirects(0)
         .http_status_as_error(false)
         .timeout_global(Some(TIMEOUT))
-        .max_idle_connections(work.threads)
-        .max_idle_connections_per_host(work.threads)
+        .max_idle_connections(work.at_once)
+        .max_idle_connections_per_host(work.at_once)
         .build();
     let agent = Agent::with_parts(config, TcpConnector::default(), Literal);
     let (next, delivered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let threads: Vec<_> = (0..work.threads)
+    let threads: Vec<_> = (0..work.at_once)
         .map(|_| {
             let (agent, work, next, delivered) = (
                 agent.clone(),

@@ -21,7 +21,9 @@ use webhooks_core::address::Guard;
 use webhooks_core::endpoint::{Endpoint, Rules};
 use webhooks_core::request::{Event, Target};
 use webhooks_core::secret::Secret;
-use webhooks_deliver::{Answer, Failure, Job, Limits, Lookup, Network, Outcome, Pool, Progress};
+use webhooks_delivery::{
+    Answer, Failure, Job, Limits, Lookup, Network, NoAddress, Outcome, Pool, Progress, SystemLookup,
+};
 
 /// Long enough for any machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -59,6 +61,7 @@ pub fn job(token: u64, url: &str) -> Job {
         event: Arc::new(event("x")),
         target: Arc::new(target()),
         endpoint: Arc::new(endpoint(url)),
+        owner: 0,
         delivery: uuid::Uuid::from_u128(u128::from(token)),
         attempt: 1,
         timeout: Duration::from_secs(20),
@@ -287,9 +290,13 @@ impl<F> Lookup for Fake<F>
 where
     F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static,
 {
-    fn lookup(&self, name: &str) -> std::io::Result<Vec<IpAddr>> {
+    fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, NoAddress> {
         self.asked.lock().unwrap().push(name.to_owned());
-        (self.answer)(name).ok_or_else(|| std::io::Error::other("no such name"))
+        (self.answer)(name).ok_or(NoAddress::Absent)
+    }
+
+    fn own(&self) -> std::io::Result<Vec<IpAddr>> {
+        SystemLookup.own()
     }
 }
 
