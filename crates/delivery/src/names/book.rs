@@ -106,11 +106,10 @@ impl Book {
         self.forget_given_up();
         let candidates = self.queue.iter().enumerate().filter_map(|(at, name)| {
             let entry = self.entries.get(name)?;
-            let owner = self.account(entry)?;
-            // Fair by owner; within an owner, requests that wait go before refreshes that nobody waits for.
-            Some(((self.places.held(owner), !entry.is_awaited()), at, owner))
+            Some((at, self.account(entry)?, entry.is_awaited()))
         });
-        let Some((_, at, owner)) = candidates.min_by_key(|(rank, ..)| *rank) else {
+        // In turn, but requests that wait go before refreshes that none waits for.
+        let Some((at, owner, _)) = candidates.min_by_key(|(.., is_awaited)| !is_awaited) else {
             self.changed = false;
             return None;
         };
@@ -265,8 +264,8 @@ impl Book {
         self.notice(name, owner);
     }
 
-    /// An owner wants a name that may be queued. The queue is searched again only if that owner has room for it: while a
-    /// crowded owner asks for more and more names, that is much to search in vain.
+    /// An owner wants a name that may be queued. The queue is searched again only if that owner has room for it: a
+    /// crowded owner that asks for more and more names would have it searched in vain.
     fn notice(&mut self, name: &str, owner: u64) {
         let allows = |entry: &Entry| {
             entry.flight == Flight::Queued
@@ -307,18 +306,14 @@ impl Book {
         Ok(())
     }
 
-    /// The owner on whose account a queued look-up may run now: of those who wait, the one that holds the fewest places.
+    /// The owner on whose account a queued look-up may run now: of those that wait, the first that has room.
     fn account(&self, entry: &Entry) -> Option<u64> {
-        let refreshing = entry.refresh.then_some(entry.owner);
-        entry
-            .waiting()
-            .chain(refreshing)
-            .filter(|owner| self.places.allow(entry.standing(), entry.domain, *owner))
-            .min_by_key(|owner| self.places.held(*owner))
+        let mut owners = entry.waiting().chain(entry.refresh.then_some(entry.owner));
+        owners.find(|owner| self.places.allow(entry.standing(), entry.domain, *owner))
     }
 
-    /// Whether others are to blame that a queued look-up has found no place: none of its own owner's look-ups hangs, and
-    /// none of its own domain.
+    /// Whether others are to blame that a queued look-up has found no place: none of its own owner's look-ups
+    /// hangs, and none of its own domain.
     fn is_crowded_out(&self, entry: &Entry, now: Instant) -> bool {
         let hangs = |query: &Query| now.saturating_duration_since(query.began) >= SLOW;
         let no_hanging = |is_own: &dyn Fn(&Query) -> bool| {
@@ -351,8 +346,8 @@ impl Book {
         });
     }
 
-    /// Makes room in the full queue for a look-up of `owner`: the newest of the owner that has queued the most is refused
-    /// instead. `false`: that owner is the one that asks, or others wait for all of its names as well.
+    /// Makes room in the full queue for a look-up of `owner`: the owner with the most queued loses its newest.
+    /// `false`: that owner is the one that asks, or others wait for all of its names as well.
     fn displace(&mut self, owner: u64) -> bool {
         let mut queued: HashMap<u64, usize> = HashMap::new();
         for entry in self.queue.iter().filter_map(|name| self.entries.get(name)) {
@@ -381,8 +376,8 @@ impl Book {
         true
     }
 
-    /// Forgets an eighth of the names: first those without addresses, then those whose last use is the longest ago; none
-    /// whose look-up is in flight.
+    /// Forgets an eighth of the names: first those without addresses, then those whose last use is the longest
+    /// ago; none whose look-up is in flight.
     fn make_room(&mut self, now: Instant) {
         let mut names: Vec<_> = self
             .entries
@@ -433,5 +428,9 @@ fn is_local(name: &str) -> bool {
 impl Book {
     pub(super) fn names(&self) -> usize {
         self.entries.len()
+    }
+
+    pub(super) fn remembers(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
     }
 }

@@ -1,5 +1,5 @@
-//! From a name to addresses. Delivery threads ask, and await the answer; a few look-up threads call `getaddrinfo`, which
-//! blocks and cannot be interrupted.
+//! From a name to addresses. Delivery threads ask, and await the answer; a few look-up threads call `getaddrinfo`,
+//! which blocks and cannot be interrupted.
 //!
 //! | module   | subject                                                                                  |
 //! |----------|------------------------------------------------------------------------------------------|
@@ -93,8 +93,8 @@ impl Names {
         })
     }
 
-    /// The addresses of `name`, remembered or looked up on the account of `owner`. Waits without a limit of its own, and
-    /// may be dropped at any time; needs a runtime with a timer.
+    /// The addresses of `name`, remembered or looked up on the account of `owner`. Waits without a limit of its own,
+    /// and may be dropped at any time; needs a runtime with a timer.
     pub(crate) async fn resolve(
         self: &Arc<Self>,
         name: &str,
@@ -123,8 +123,8 @@ impl Names {
         }
     }
 
-    /// What a request is told whose limit passed while it waited for this name: that it timed out, unless the resolver is
-    /// out of reach, or other owners' look-ups hold all the places.
+    /// What a request is told whose limit passed while it waited for this name: that it timed out, unless the
+    /// resolver is out of reach, or other owners' look-ups hold all the places.
     pub(crate) fn gave_up(&self, name: &str) -> Failure {
         let now = (self.clock)();
         lock(&self.state).book.gave_up(&canonical(name), now)

@@ -88,11 +88,6 @@ impl Places {
         &self.0
     }
 
-    /// How many places an owner holds.
-    pub(super) fn held(&self, owner: u64) -> usize {
-        self.0.iter().filter(|query| query.owner == owner).count()
-    }
-
     /// Whether an owner may have a name of this standing and domain looked up now.
     pub(super) fn allow(&self, standing: Standing, domain: u64, owner: u64) -> bool {
         POOLS

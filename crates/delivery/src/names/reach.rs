@@ -4,8 +4,8 @@
 //! the name servers of one domain do not answer. The first is no fault of the endpoint, the second is. What tells them
 //! apart is how other names fare at the same time:
 //!
-//! * **Any answer clears the resolver**, "this name does not exist" included. Only trouble since the last answer counts:
-//!   look-ups that failed after it, and look-ups that began after it and have hung for [`HANGS`].
+//! * **Any answer clears the resolver**, "this name does not exist" included. Only trouble since the last answer
+//!   counts: look-ups that failed after it, and look-ups that began after it and have hung for [`HANGS`].
 //! * **One domain is never enough.** If its name servers are down, every name under it fails.
 //! * **One owner is not enough either**, or a tenant with three hundred dead domains could have everybody's failures
 //!   excused. Trouble counts when two owners have it, or when a name has it that has had addresses before.

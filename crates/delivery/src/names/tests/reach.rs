@@ -91,10 +91,12 @@ fn what_began_before_an_answer_hangs_by_its_own_fault() {
     ];
     reach.answered(now + millis(3));
     assert!(!reach.is_lost(&hanging, None, now + seconds(9)));
-    reach.failed(&query(3, 3, Standing::New, now), now + millis(2));
+    for other in [3, 4] {
+        reach.failed(&query(other, other, Standing::New, now), now + millis(2));
+    }
     assert!(
         !reach.is_lost(&[], None, now + seconds(9)),
-        "neither did it fail after it"
+        "nor do failures before it count"
     );
 }
 
