@@ -96,6 +96,8 @@ impl From<&Failure> for Class {
             Failure::BrokenResponse(_) | Failure::BadRequest(_) => Class::Other,
             Failure::ShutDown
             | Failure::ResolverLost
+            | Failure::ProxyUnreachable
+            | Failure::ProxyRefused(_)
             | Failure::LookupOverloaded
             | Failure::NoThread
             | Failure::NoDescriptor
@@ -153,6 +155,8 @@ mod tests {
             (Internal, "other"),
             (ShutDown, "not_tried"),
             (ResolverLost, "not_tried"),
+            (ProxyUnreachable, "not_tried"),
+            (ProxyRefused(407), "not_tried"),
             (LookupOverloaded, "not_tried"),
             (NoThread, "not_tried"),
             (NoDescriptor, "not_tried"),

@@ -11,9 +11,8 @@ use webhooks_core::proxy::{NoProxy, Proxy};
 use crate::client::Destination;
 use crate::failure::Failure;
 use crate::stream::{MAX_HEAD, Paced};
+use crate::untidy::{Reading, Untidy};
 
-/// Of an answer to CONNECT. Within the largest head there can be no more: each takes four bytes.
-const MOST_FIELDS: usize = MAX_HEAD / 4;
 /// "Proxy Authentication Required".
 const PASSWORD_WANTED: u16 = 407;
 
@@ -76,45 +75,23 @@ impl ViaProxy {
         let lost = |_| Failure::ProxyUnreachable;
         socket.write_all(request.as_bytes()).await.map_err(lost)?;
         let mut answer = Vec::new();
+        let mut head = Untidy::default();
         loop {
             let count = socket.read_buf(&mut answer).await.map_err(lost)?;
-            if count == 0 || answer.len() > MAX_HEAD {
-                return Err(Failure::ProxyUnreachable);
+            match head.read(&answer) {
+                Reading::Unfinished if count > 0 && answer.len() < MAX_HEAD => {}
+                // What speaks like this is no proxy.
+                Reading::Unfinished | Reading::Broken => return Err(Failure::ProxyUnreachable),
+                Reading::Head(status, _) => {
+                    judge(status)?;
+                    // A server waits for its client to begin TLS.
+                    return if head.end() == answer.len() {
+                        Ok(())
+                    } else {
+                        Err(Failure::Tls("peer does not speak tls"))
+                    };
+                }
             }
-            // A line that has not ended need not be looked at.
-            if answer[answer.len() - count..].contains(&b'\n')
-                && let Some((status, length)) = status(&answer)?
-            {
-                judge(status)?;
-                // A server waits for its client to begin TLS.
-                return if answer.len() == length {
-                    Ok(())
-                } else {
-                    Err(Failure::Tls("peer does not speak tls"))
-                };
-            }
-        }
-    }
-}
-
-/// The status of an answer to CONNECT, and how long its head is; `None`: it is not there whole. Heads of the class 1xx are
-/// passed over.
-fn status(bytes: &[u8]) -> Result<Option<(u16, usize)>, Failure> {
-    let mut begin = 0;
-    loop {
-        let mut fields = vec![httparse::EMPTY_HEADER; MOST_FIELDS];
-        let mut head = httparse::Response::new(&mut fields);
-        // Something that is no proxy, nor speaks HTTP.
-        let parsed = head
-            .parse(&bytes[begin..])
-            .map_err(|_| Failure::ProxyUnreachable)?;
-        let httparse::Status::Complete(length) = parsed else {
-            return Ok(None);
-        };
-        begin += length;
-        match head.code.unwrap_or(0) {
-            100..200 => {}
-            code => return Ok(Some((code, begin))),
         }
     }
 }
@@ -145,25 +122,6 @@ pub(crate) fn refusal(status: u16) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_end_of_the_head_is_found() {
-        let whole = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 a\r\n\r\n";
-        for end in 0..whole.len() {
-            assert_eq!(status(&whole[..end]), Ok(None), "{end}");
-        }
-        assert_eq!(status(whole), Ok(Some((200, whole.len()))));
-        let mut more = whole.to_vec();
-        more.extend_from_slice(b"\x15\x03");
-        assert_eq!(status(&more), Ok(Some((200, whole.len()))));
-        let interim = b"HTTP/1.1 102 Wait\r\nA: b\r\n\r\nHTTP/1.0 407 No\r\n\r\n";
-        assert_eq!(status(interim), Ok(Some((407, interim.len()))));
-        assert_eq!(status(b"SSH-2.0-x\r\n"), Err(Failure::ProxyUnreachable));
-        let mut many = b"HTTP/1.1 200 OK\r\n".to_vec();
-        many.extend(b"a:\r\n".repeat(1_000));
-        many.extend(b"\r\n");
-        assert_eq!(status(&many), Ok(Some((200, many.len()))));
-    }
 
     #[test]
     fn who_is_to_blame_is_told_by_the_status() {

@@ -82,6 +82,11 @@ impl Untidy {
         Reading::Unfinished
     }
 
+    /// Where the next line begins: after a head, where the head ends.
+    pub(crate) fn end(&self) -> usize {
+        self.line
+    }
+
     fn field(&mut self, line: &[u8]) {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             if let Some((_, value)) = &mut self.last {

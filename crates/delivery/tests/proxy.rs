@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::Write;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,7 +14,7 @@ use common::tls::{https, identity, server};
 use common::*;
 use nix::sys::socket::{Backlog, listen};
 use webhooks_core::proxy::{NoProxy, Proxy};
-use webhooks_delivery::{Failure, Job, Lookup, Network, Pool};
+use webhooks_delivery::{Failure, Job, Lookup, Network, NoAddress, Pool};
 
 /// A proxy that connects to this machine whatever the name; the heads of the requests that it was sent.
 struct Running {
@@ -293,6 +293,55 @@ fn no_proxy_names_hosts_that_are_reached_without_it() {
     });
     let failure = get(&pool, &endpoint.url_at("hook.test")).unwrap_err();
     assert_eq!(failure, Failure::NameNotFound);
+}
+
+/// A resolver that answers nothing, for longer than any request lives.
+struct Silent;
+
+impl Lookup for Silent {
+    fn lookup(&self, _: &str) -> Result<Vec<IpAddr>, NoAddress> {
+        thread::sleep(PATIENCE);
+        Err(NoAddress::Unanswered)
+    }
+
+    fn own(&self) -> std::io::Result<Vec<IpAddr>> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn no_request_waits_long_for_addresses_that_the_proxy_does_without() {
+    let endpoint = Server::answering(OK);
+    let proxy = Running::start(None);
+    let network = through(&format!("http://{}", proxy.server.address));
+    let pool = Pool::start_with(limits(4), network, Arc::new(Silent)).unwrap();
+    let (result, duration) = get_soon(&pool, &endpoint.url_at("hook.test"));
+    assert_eq!(result.unwrap().status, 200);
+    assert!(duration < Duration::from_millis(400), "{duration:?}");
+    // Nor for the proxy's own.
+    let pool = Pool::start_with(
+        limits(4),
+        through("http://proxy.test:3128"),
+        Arc::new(Silent),
+    );
+    let (result, _) = get_soon(&pool.unwrap(), &endpoint.url_at("hook.test"));
+    assert_eq!(result, Err(Failure::ProxyUnreachable));
+}
+
+#[test]
+fn a_resolver_that_is_out_of_reach_is_hardly_waited_for() {
+    let endpoint = Server::answering(OK);
+    let proxy = Running::start(None);
+    let network = through(&format!("http://{}", proxy.server.address));
+    let pool = Pool::start_with(limits(4), network, Arc::new(Silent)).unwrap();
+    // Of two domains, and silent for long enough.
+    for host in ["hook.test", "hook.example"] {
+        assert!(get(&pool, &endpoint.url_at(host)).is_ok());
+    }
+    let outcome = send(&pool, job(1, &endpoint.url_at("other.example")));
+    assert_eq!(outcome.result.unwrap().status, 200);
+    let wait = outcome.duration;
+    assert!(wait < Duration::from_millis(600), "{wait:?}");
 }
 
 #[test]
