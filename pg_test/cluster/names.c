@@ -2,8 +2,9 @@
  *
  * The file that TEST_NAMES names has lines "name address address…". The first line of a name is its first answer, the
  * next line its next one; the last line stays. The address "-" says that there is no such name; the address "?" is never
- * found: the look-up does not return. The names that were asked for are appended to the same path with ".asked". What the file
- * does not have goes to the C library. */
+ * found: the look-up does not return. The names that were asked for are appended to the same path with ".asked". While there is
+ * a file at the same path with ".stopped", no name of the file is answered, as without name servers: after ten seconds a
+ * look-up says so. What the file does not have goes to the C library. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,6 +16,18 @@
 #include <unistd.h>
 
 typedef int look_up(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
+/* Waits for name servers; whether there are any in time. */
+static int is_answered(const char *path)
+{
+	char stopped[1024];
+	int left = 10 * 100;
+
+	snprintf(stopped, sizeof stopped, "%s.stopped", path);
+	while (access(stopped, F_OK) == 0 && left-- > 0)
+		usleep(10000);
+	return left > 0;
+}
 
 /* How often a name was asked for, by the file of those that were. */
 static int asked_before(const char *path, const char *name)
@@ -86,6 +99,8 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
 	}
 	if (strcspn(answer, " \n") == 1 && *answer == '?')
 		hang();
+	if (!is_answered(path))
+		return EAI_AGAIN;
 	*found = NULL;
 	for (word = strtok_r(answer, " \n", &rest); word; word = strtok_r(NULL, " \n", &rest)) {
 		int code = strcmp(word, "-") == 0 ? EAI_NONAME : real(word, service, hints, end);

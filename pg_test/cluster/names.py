@@ -1,6 +1,7 @@
 """Look-ups as a test wants them. A name server cannot be given to the C library without rights over the machine, so those of a
 server of the test's own are answered by a library that is loaded in front of it: names.c."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -28,6 +29,16 @@ class Names:
         lines = (" ".join([name.replace("_", "."), *it]) for name, their in answers.items() for it in their)
         self.file.write_text("\n".join(lines) + "\n")
         self.file.chmod(0o644)
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """No name server answers meanwhile."""
+        mark = self.file.with_suffix(".stopped")
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink()
 
     def asked(self):
         return self.asked_file.read_text().split()

@@ -153,13 +153,18 @@ impl Book {
         match found {
             // That name never reaches the resolver.
             Ok(_) | Err(NoAddress::Absent) if is_local(&query.name) => {}
-            Ok(_) | Err(NoAddress::Absent) => self.reach.answered(ended),
+            Ok(_) | Err(NoAddress::Absent) => self.reach.answered(self.places.queries(), ended),
             Err(NoAddress::Unanswered) => self.reach.failed(query, ended),
             Err(NoAddress::Unable) => {}
         }
         let failure = match found {
             Err(NoAddress::Unable) => Failure::NoDescriptor,
-            _ if self.reach.is_lost(self.places.queries(), None, now) => Failure::ResolverLost,
+            Err(NoAddress::Unanswered)
+                if self.reach.lost(query)
+                    || self.reach.is_lost(self.places.queries(), None, now) =>
+            {
+                Failure::ResolverLost
+            }
             _ => Failure::NameNotFound,
         };
         let slow = ended.saturating_duration_since(query.began) >= SLOW;
@@ -212,7 +217,8 @@ impl Book {
     pub(super) fn gave_up(&self, name: &str, now: Instant) -> Failure {
         let running = self.places.queries();
         let own = running.iter().find(|query| &*query.name == name);
-        if self.reach.is_lost(running, own, now) {
+        let is_lost = own.is_some_and(|own| self.reach.lost(own));
+        if is_lost || self.reach.is_lost(running, own, now) {
             return Failure::ResolverLost;
         }
         match self.entries.get(name) {

@@ -19,6 +19,9 @@
 //! would need reliable names that it lets die at the moment they are chosen, and other tenants without a single one.
 //! `Book` chooses the controls.
 //!
+//! When the resolver is found again, look-ups are still under way that it lost: one that fails and began before that is
+//! told as lost, though others are answered by then.
+//!
 //! The verdict decides only how a look-up that has failed is called. It stops, pauses and delays nothing.
 //!
 //! Names that a file on this machine answers (`/etc/hosts`) look like an answering resolver; only `localhost` is known
@@ -36,6 +39,8 @@ const RECENT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(super) struct Reach {
     answered: Option<Instant>,
+    /// When it was last found again after it had been lost.
+    found: Option<Instant>,
     trouble: Trouble,
 }
 
@@ -60,8 +65,11 @@ impl Trouble {
 }
 
 impl Reach {
-    /// The resolver answered: with addresses, or that there are none.
-    pub(super) fn answered(&mut self, at: Instant) {
+    /// The resolver answered: with addresses, or that there are none. `running` are the look-ups that still run.
+    pub(super) fn answered(&mut self, running: &[Query], at: Instant) {
+        if self.is_lost(running, None, at) {
+            self.found = Some(at);
+        }
         self.answered = self.answered.max(Some(at));
         self.trouble = Trouble::default();
     }
@@ -87,6 +95,11 @@ impl Reach {
             .for_each(|query| trouble.add(query));
         let is_everyones = trouble.two_owners || trouble.had_answered || self.answered.is_none();
         trouble.two_domains && is_everyones
+    }
+
+    /// Whether this look-up began while the resolver was out of reach, or before.
+    pub(super) fn lost(&self, query: &Query) -> bool {
+        self.found.is_some_and(|found| query.began < found)
     }
 
     fn recent(&self, now: Instant) -> Trouble {

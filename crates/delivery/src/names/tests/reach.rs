@@ -15,7 +15,7 @@ fn query(domain: u64, owner: u64, standing: Standing, began: Instant) -> Query {
 /// A resolver that has answered once, at the time that is returned.
 fn answering() -> (Reach, Instant) {
     let (mut reach, now) = (Reach::default(), start());
-    reach.answered(now);
+    reach.answered(&[], now);
     (reach, now)
 }
 
@@ -26,7 +26,7 @@ fn failures_of_two_owners_domains_lose_the_resolver_and_an_answer_finds_it() {
     assert!(!reach.is_lost(&[], None, now + seconds(1)));
     reach.failed(&query(2, 2, Standing::New, now), now + seconds(2));
     assert!(reach.is_lost(&[], None, now + seconds(2)));
-    reach.answered(now + seconds(3));
+    reach.answered(&[], now + seconds(3));
     assert!(!reach.is_lost(&[], None, now + seconds(3)));
 }
 
@@ -89,7 +89,7 @@ fn what_began_before_an_answer_hangs_by_its_own_fault() {
         query(1, 1, Standing::Proven, now + millis(1)),
         query(2, 2, Standing::Proven, now + millis(2)),
     ];
-    reach.answered(now + millis(3));
+    reach.answered(&[], now + millis(3));
     assert!(!reach.is_lost(&hanging, None, now + seconds(9)));
     for other in [3, 4] {
         reach.failed(&query(other, other, Standing::New, now), now + millis(2));
@@ -109,4 +109,26 @@ fn failures_far_apart_are_not_at_the_same_time() {
     reach.failed(&query(3, 3, Standing::New, now), now + seconds(50));
     assert!(reach.is_lost(&[], None, now + seconds(50)));
     assert!(!reach.is_lost(&[], None, now + seconds(90)));
+}
+
+#[test]
+fn what_the_resolver_lost_stays_lost_when_it_is_found_again() {
+    let (mut reach, now) = answering();
+    let began = now + millis(1);
+    let running = [
+        query(1, 1, Standing::New, began),
+        query(2, 2, Standing::New, began),
+    ];
+    reach.answered(&running, now + seconds(10));
+    assert!(!reach.is_lost(&[], None, now + seconds(10)));
+    assert!(running.iter().all(|query| reach.lost(query)));
+    assert!(!reach.lost(&query(3, 3, Standing::New, now + seconds(11))));
+}
+
+#[test]
+fn an_answer_while_it_is_not_lost_excuses_nobody() {
+    let (mut reach, now) = answering();
+    let alone = [query(1, 1, Standing::New, now + millis(1))];
+    reach.answered(&alone, now + seconds(10));
+    assert!(!reach.lost(&alone[0]));
 }
