@@ -93,7 +93,7 @@ impl From<&Failure> for Class {
             | Failure::Network => Class::Connect,
             Failure::TimedOut => Class::Timeout,
             Failure::Tls(_) => Class::Tls,
-            Failure::BrokenResponse(_) | Failure::BadRequest(_) => Class::Other,
+            Failure::BrokenResponse(_) | Failure::BadRequest(_) | Failure::Internal => Class::Other,
             Failure::ShutDown
             | Failure::ResolverLost
             | Failure::ProxyUnreachable
@@ -101,10 +101,7 @@ impl From<&Failure> for Class {
             | Failure::LookupOverloaded
             | Failure::NoThread
             | Failure::NoDescriptor
-            | Failure::NoMemory
-            | Failure::ProxyUnreachable
-            | Failure::ProxyRefused(_)
-            | Failure::Internal => Class::NotTried,
+            | Failure::NoMemory => Class::NotTried,
         }
     }
 }
