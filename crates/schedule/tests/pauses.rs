@@ -406,6 +406,26 @@ fn what_waits_for_a_pause_is_left_to_its_rows() {
 }
 
 #[test]
+fn what_was_ready_when_a_pause_began_is_left_to_its_rows_but_for_a_few() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(known(0), true);
+    let most = scheduler.wants_rows(1)[0].most;
+    let rows = (1..=most as u128).map(|it| row(it, false)).collect();
+    let last = i64::try_from(most).unwrap();
+    scheduler.rows(webhook_id(0), rows, Some(last), false, at(0));
+    let first = claims(&mut scheduler, 0);
+    assert_eq!(first.len(), 5);
+    for claim in &first {
+        refuse(&mut scheduler, claim, 60, 0);
+    }
+    write(&mut scheduler);
+    scheduler.tick(at(60_000));
+    // Five were refused, and four are ready.
+    let wanted = scheduler.wants_rows(1);
+    assert_eq!((wanted[0].after, wanted[0].most), (9, 64));
+}
+
+#[test]
 fn the_tables_are_told_of_a_pause_soon() {
     let mut scheduler = scheduler(1);
     offer(&mut scheduler, 0, at(0));
