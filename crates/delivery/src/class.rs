@@ -102,8 +102,6 @@ impl From<&Failure> for Class {
             | Failure::NoThread
             | Failure::NoDescriptor
             | Failure::NoMemory
-            | Failure::ProxyUnreachable
-            | Failure::ProxyRefused(_)
             | Failure::Internal => Class::NotTried,
         }
     }
