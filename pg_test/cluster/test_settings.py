@@ -211,6 +211,31 @@ def last_request(see):
     return measure
 
 
+def goes_by_proxy(it):
+    """Whether a request comes with its whole URL: the receiver is the proxy too, if there is one."""
+    webhook, _ = it.once("proxied", it.webhook)
+    before = len(it.receiver.to())
+    it.db.send_test(webhook)
+    return it.receiver.wait(before + 1)[-1].target.startswith("http://")
+
+
+def proxy(it):
+    return f"http://127.0.0.1:{it.receiver.port}"
+
+
+def goes_by_proxy_still(it):
+    """The same, once the worker knows of the proxy."""
+
+    def known():
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not goes_by_proxy(it):
+            assert time.monotonic() < deadline
+            time.sleep(APART_SECONDS)
+
+    it.once("known", known)
+    return goes_by_proxy(it)
+
+
 def owner_of_what_is_made(it):
     name, session = it.owner(claim="sub")
     return it.db.create_webhook(it.receiver.url(), session=session)["owner"].replace(name, "somebody")
@@ -268,6 +293,8 @@ TABLE = {
         "Other/2.0", last_request(lambda it: it.header("User-Agent")), "Lanonasis-Webhooks/1.0", "Other/2.0"
     ),
     "ca_file": Row(lambda it: it.authority.file, outcome_over_tls, lambda said: said != "delivered", "delivered"),
+    "proxy": Row(proxy, goes_by_proxy, False, True),
+    "no_proxy": Row("127.0.0.0/8", goes_by_proxy_still, True, False, beside={"webhooks.proxy": proxy}),
     "owner_claim": Row("other", owner_of_what_is_made, "somebody", "other somebody"),
     "api_role": Row(
         role_with_api,

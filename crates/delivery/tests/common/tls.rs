@@ -105,6 +105,11 @@ pub fn answering(identity: &Identity, requests: usize, answer: &'static [u8]) ->
                     _ => return,
                 }
             }
+            let text = String::from_utf8_lossy(&seen).to_ascii_lowercase();
+            assert!(
+                !text.contains("\r\nproxy-"),
+                "that is for proxies alone: {text}"
+            );
             tls.conn.writer().write_all(answer).unwrap();
             if left == 0 {
                 tls.conn.send_close_notify();
