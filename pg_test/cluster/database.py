@@ -231,9 +231,11 @@ class Database:
 
     @contextlib.contextmanager
     def stopped_between_transactions(self, worker, after="%", timeout=20):
-        """Stops the worker's process where it holds no lock that others wait for: in no transaction, after one that was
-        reported as `after` (a pattern of LIKE)."""
-        between = "SELECT query LIKE %s AND state = 'idle' FROM pg_stat_activity WHERE pid = %s"
+        """Stops the worker's process where it holds no lock that others wait for: asleep, after a transaction that was reported
+        as `after` (a pattern of LIKE). Between two transactions it may also flush WAL, for which others wait."""
+        between = """
+            SELECT query LIKE %s AND state = 'idle' AND wait_event_type = 'Extension'
+              FROM pg_stat_activity WHERE pid = %s"""
         deadline = time.monotonic() + timeout
         try:
             while not (self.one(between, after, worker) and self._stopped(worker, between, after)):
