@@ -160,8 +160,8 @@ macro_rules! check_hook {
     };
 }
 
-/// Tells Postgres why, as `GUC_check_errdetail` and `GUC_check_errhint` do, which are macros in C. Always `false`, the answer
-/// of a check hook that refuses.
+/// Tells Postgres why, as `GUC_check_errdetail` and `GUC_check_errhint` do, which are macros in C. Always `false`, the
+/// answer of a check hook that refuses.
 fn refuse(refusal: &Refusal) -> bool {
     let copied = |text: &str| {
         let text = CString::new(text.replace('\0', " ")).unwrap_or_default();

@@ -19,8 +19,8 @@ PROGRAM = shutil.which("tinyproxy", path=f"{os.environ['PATH']}:/usr/bin:/usr/sb
 
 
 class TinyProxy:
-    """Listens at 127.0.0.1, and connects to anything. With `user`, "name:password", for that user alone. `names` answers its
-    look-ups."""
+    """Listens at 127.0.0.1, and connects to anything. With `user`, "name:password", for that user alone. `names` answers
+    its look-ups."""
 
     def __init__(self, user=None):
         if PROGRAM is None:

@@ -1,5 +1,5 @@
-"""Requests through a real proxy: what it is asked, what is judged before, what it is to blame for, and that nobody sees its
-password."""
+"""Requests through a real proxy: what it is asked, what is judged before, what it is to blame for, and that its password
+is not seen."""
 
 import json
 

@@ -215,7 +215,7 @@ impl NoProxy {
     /// | entry | hosts |
     /// |---|---|
     /// | `example.com`, `.example.com`, `*.example.com` | the domain and all domains below it |
-    /// | `192.0.2.7`, `2001:db8::7`, `10.0.0.0/8` | URLs with such an address; a name that has the address does not count |
+    /// | `192.0.2.7`, `2001:db8::7`, `10.0.0.0/8` | URLs with such an address, and no names that have it |
     /// | `*` | all |
     ///
     /// `:8443` behind a domain or an address (`[2001:db8::7]:8443`) restricts the entry to that port.
@@ -508,7 +508,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_password_is_lost_or_shown(user in "[^:\\p{Cc}]{1,12}", password in "[^\\p{Cc}]{0,12}") {
-            let encoded = |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
+            use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+            let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
             let it = proxy(&format!("http://{}:{}@p.test:3128", encoded(&user), encoded(&password)));
             let expected = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
             prop_assert_eq!(it.authorization(), Some(expected.as_str()));

@@ -136,8 +136,8 @@ impl Client {
         self.proxy.as_ref().filter(|proxy| proxy.serves(to))
     }
 
-    /// Judges a destination that the proxy will connect to, as far as its addresses are known here: the proxy may know more
-    /// names, and other addresses, and has to judge them itself.
+    /// Judges a destination that the proxy will connect to, as far as its addresses are known here: the proxy may know
+    /// more names, and other addresses, and has to judge them itself.
     async fn judge_before_proxy(
         &self,
         to: &Destination<'_>,
@@ -167,9 +167,9 @@ impl Client {
         self.proxy.as_ref()?.authorization()
     }
 
-    /// The addresses of a destination, if the guard lets every one of them pass: the only way to an address there is, but for
-    /// the proxy's. What is connected to is what was checked here, so a name that changes its addresses in between gains
-    /// nothing.
+    /// The addresses of a destination, if the guard lets every one of them pass: the only way to an address there is, but
+    /// for the proxy's. What is connected to is what was checked here, so a name that changes its addresses in between
+    /// gains nothing.
     async fn addresses(&self, to: &Destination<'_>, owner: u64) -> Result<Arc<[IpAddr]>, Failure> {
         if !self.allowed_ports.is_empty() && !self.allowed_ports.contains(&to.port) {
             return Err(Failure::PortRefused);

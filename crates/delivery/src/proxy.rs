@@ -1,8 +1,8 @@
-//! Requests through a proxy. An `https` request asks it for a tunnel (CONNECT) and speaks TLS through that, so the proxy sees
-//! host and port alone; an `http` request is sent to it with the whole URL.
+//! Requests through a proxy. An `https` request asks it for a tunnel (CONNECT) and speaks TLS through that, so the proxy
+//! sees host and port alone; an `http` request is sent to it with the whole URL.
 //!
-//! What the proxy is to blame for costs no attempt: it is out of reach, it refuses, it wants a password. What it says of the
-//! endpoint, that it cannot be connected to or does not answer, is the endpoint's failure, as without a proxy.
+//! What the proxy is to blame for costs no attempt: it is out of reach, it refuses, it wants a password. What it says of
+//! the endpoint, that it cannot be connected to or does not answer, is the endpoint's failure, as without a proxy.
 
 use http::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -98,8 +98,8 @@ impl ViaProxy {
 
 /// What an answer to CONNECT means.
 ///
-/// Of the class 5xx all but two say that the proxy could not reach the endpoint: 502, 503 and 504 by their names, 500 as
-/// proxies use it. All else is its own refusal.
+/// Of the class 5xx all but two say that the proxy could not reach the endpoint: 502, 503 and 504 by their names, 500
+/// because tinyproxy says it so. All else is its own refusal.
 fn judge(status: u16) -> Result<(), Failure> {
     const NOT_IMPLEMENTED: u16 = 501;
     const GATEWAY_TIMEOUT: u16 = 504;
@@ -113,8 +113,8 @@ fn judge(status: u16) -> Result<(), Failure> {
     }
 }
 
-/// What the status of an answer that came without a tunnel says of the proxy. Only a proxy may ask for a password like this
-/// (RFC 9110, section 15.5.8); its other refusals look like answers of the endpoint.
+/// What the status of an answer that came without a tunnel says of the proxy. Only a proxy may ask for a password like
+/// this (RFC 9110, section 15.5.8); its other refusals look like answers of the endpoint.
 pub(crate) fn refusal(status: u16) -> Option<Failure> {
     (status == PASSWORD_WANTED).then_some(Failure::ProxyRefused(status))
 }
