@@ -79,10 +79,14 @@ impl Attempt<'_> {
     async fn make(&mut self, mut limit: Pin<&mut Sleep>) -> Result<Answer, Failure> {
         let url = &self.job.endpoint.url;
         let to = destination(&self.job.endpoint).ok_or(Failure::BadRequest("invalid url"))?;
-        let route = self.client.route(&to, self.job.owner, self.job.timeout);
-        let route = within(limit.as_mut(), route)
+        let (client, owner) = (self.client, self.job.owner);
+        let judged = client.judge_before_proxy(&to, owner, self.job.timeout);
+        within(limit.as_mut(), judged)
             .await
-            .unwrap_or_else(|| Err(self.client.gave_up(&to)))?;
+            .unwrap_or_else(|| Err(client.gave_up(&to)))?;
+        let route = within(limit.as_mut(), client.route(&to, owner))
+            .await
+            .unwrap_or_else(|| Err(client.gave_up_route(&to)))?;
         let place = Place {
             generation: self.client.generation,
             tls: to.tls,
@@ -96,7 +100,7 @@ impl Attempt<'_> {
         };
         if route.is_proxy
             && !to.tls
-            && let Some(refusal) = proxy::refusal(head.status)
+            && let Some(refusal) = proxy::refusal(head.status, &head.fields)
         {
             return Err(refusal);
         }
@@ -196,7 +200,7 @@ impl Attempt<'_> {
             };
             fields.append(name, value);
         }
-        *request.extensions_mut() = self.desk.spelling(&job.target, &built.headers).await;
+        *request.extensions_mut() = self.desk.spelling(&built.headers).await;
         Ok(request)
     }
 

@@ -102,13 +102,8 @@ impl Client {
         self.retired.load(Ordering::Acquire)
     }
 
-    /// The way to a destination. `limit` is that of the whole request.
-    pub(crate) async fn route(
-        &self,
-        to: &Destination<'_>,
-        owner: u64,
-        limit: Duration,
-    ) -> Result<Route, Failure> {
+    /// The way to a destination, which the proxy will connect to only if it has been [judged](Client::judge_before_proxy).
+    pub(crate) async fn route(&self, to: &Destination<'_>, owner: u64) -> Result<Route, Failure> {
         let Some(proxy) = self.proxy_for(to) else {
             return Ok(Route {
                 addresses: self.addresses(to, owner).await?,
@@ -116,7 +111,6 @@ impl Client {
                 is_proxy: false,
             });
         };
-        self.judge_before_proxy(to, owner, limit).await?;
         let addresses = match proxy.host().parse::<IpAddr>() {
             Ok(literal) => Ok(Arc::from([literal])),
             Err(_) => self.names.resolve(proxy.host(), owner).await,
@@ -137,18 +131,25 @@ impl Client {
     }
 
     /// Judges a destination that the proxy will connect to, as far as its addresses are known here: the proxy may know
-    /// more names, and other addresses, and has to judge them itself.
-    async fn judge_before_proxy(
+    /// more names, and other addresses, and has to judge them itself. `limit` is that of the whole request.
+    pub(crate) async fn judge_before_proxy(
         &self,
         to: &Destination<'_>,
         owner: u64,
         limit: Duration,
     ) -> Result<(), Failure> {
+        if self.proxy_for(to).is_none() {
+            return Ok(());
+        }
         let patience = LOOKUP.min(limit / 4);
         let mut judged = Box::pin(self.addresses(to, owner));
         let mut known = timeout(patience / DOUBT, &mut judged).await.ok();
         if known.is_none() && self.names.gave_up(to.host) != Failure::ResolverLost {
-            known = timeout(patience, judged).await.ok();
+            known = timeout(patience, &mut judged).await.ok();
+        }
+        if known.is_none() && self.names.answers() {
+            // Else slow name servers of its own would keep a name from being judged.
+            known = Some(judged.await);
         }
         match known {
             Some(Ok(_)) => Ok(()),
@@ -180,8 +181,7 @@ impl Client {
             Err(_) if bare.is_empty() => return Err(Failure::NameNotFound),
             Err(_) => self.names.resolve(bare, owner).await?,
         };
-        // What cannot be judged does not pass.
-        let own = self.names.own().ok_or(Failure::AddressRefused(None))?;
+        let own = self.names.own()?;
         let refused = |address: &IpAddr| self.guard.check_own(*address, &own).is_err();
         match addresses.iter().copied().find(refused) {
             Some(address) => Err(Failure::AddressRefused(Some(address))),
@@ -189,12 +189,17 @@ impl Client {
         }
     }
 
-    /// What to say of a request whose limit passed while it waited for its route.
+    /// What to say of a request whose limit passed while it waited for this host's addresses.
     pub(crate) fn gave_up(&self, to: &Destination<'_>) -> Failure {
+        self.names.gave_up(to.host)
+    }
+
+    /// The same, while it waited for its route.
+    pub(crate) fn gave_up_route(&self, to: &Destination<'_>) -> Failure {
         match self.proxy_for(to) {
-            // It did not wait that long for its own host.
+            // Its own host was judged by then.
             Some(_) => Failure::ProxyUnreachable,
-            None => self.names.gave_up(to.host),
+            None => self.gave_up(to),
         }
     }
 

@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep_until};
 const DELAY: Duration = Duration::from_millis(250);
 /// How many addresses of a host are tried.
 const MOST: usize = 16;
+/// How many of them at the same time. Each takes a descriptor, of which other endpoints need theirs.
+const AT_ONCE: usize = 3;
 
 /// IPv6 and IPv4 in turn, beginning with the family of the first, each in the order that the resolver gave.
 fn in_turn(addresses: &[IpAddr]) -> Vec<IpAddr> {
@@ -45,6 +47,10 @@ pub(crate) async fn connect(addresses: &[IpAddr], port: u16) -> io::Result<TcpSt
     loop {
         if let Some(address) = next.next() {
             let address = SocketAddr::new(address, port);
+            if attempts.len() == AT_ONCE {
+                // It has had three quarters of a second.
+                drop(attempts.remove(0));
+            }
             attempts.push(Box::pin(TcpStream::connect(address)));
         } else if attempts.is_empty() {
             return Err(failed);
@@ -67,7 +73,7 @@ async fn first(
     let ended = std::future::poll_fn(|cx| {
         for place in 0..attempts.len() {
             if let Poll::Ready(ended) = attempts[place].as_mut().poll(cx) {
-                drop(attempts.swap_remove(place));
+                drop(attempts.remove(place));
                 return Poll::Ready(ended);
             }
         }

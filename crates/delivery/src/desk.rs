@@ -1,14 +1,12 @@
 //! What the requests of one delivery thread share: connections that wait, and spellings of header names. A lock here is never
 //! waited for; it is there because tasks may move between threads as far as their types know.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::Extensions;
-use webhooks_core::request::Target;
 
 use crate::kept::{Kept, Place, usable_until};
 use crate::pool::Limits;
@@ -16,7 +14,7 @@ use crate::spelling;
 use crate::sync::lock;
 use crate::wire::Wire;
 
-/// How many prefixes' spellings are remembered: there is one, and another after a reload.
+/// How many lists of names are remembered: there are few, and others after a reload.
 const SPELLINGS: usize = 8;
 
 /// How connections were come by, over all threads, since the pool was started.
@@ -31,12 +29,12 @@ pub(crate) struct Counts {
 pub(crate) struct Desk {
     pub(crate) limits: Limits,
     kept: Mutex<Kept<Wire>>,
-    spellings: Mutex<HashMap<Spelled, Extensions>>,
+    spellings: Mutex<Vec<Spelled>>,
     counts: Arc<Counts>,
 }
 
-/// Which names a request has: those with a prefix, and how many there are.
-type Spelled = (String, usize);
+/// Names as they are to be spelled, and what a request carries for that.
+type Spelled = (Vec<String>, Extensions);
 
 impl Desk {
     pub(crate) fn new(limits: Limits, most_kept: usize, counts: Arc<Counts>) -> Desk {
@@ -87,22 +85,18 @@ impl Desk {
     }
 
     /// How to spell the names of a request.
-    pub(crate) async fn spelling(
-        &self,
-        target: &Target,
-        headers: &[(String, String)],
-    ) -> Extensions {
-        let key = (target.header_prefix.clone(), headers.len());
-        if let Some(known) = lock(&self.spellings).get(&key) {
-            return known.clone();
+    pub(crate) async fn spelling(&self, headers: &[(String, String)]) -> Extensions {
+        let names = || headers.iter().map(|(name, _)| name.as_str());
+        let is_it = |(known, _): &&Spelled| known.iter().map(String::as_str).eq(names());
+        if let Some((_, made)) = lock(&self.spellings).iter().find(is_it) {
+            return made.clone();
         }
-        let names = headers.iter().map(|(name, _)| name.as_str());
-        let made = Box::pin(spelling::of(names)).await;
+        let made = Box::pin(spelling::of(names())).await;
         let mut spellings = lock(&self.spellings);
         if spellings.len() >= SPELLINGS {
             spellings.clear();
         }
-        spellings.insert(key, made.clone());
+        spellings.push((names().map(str::to_owned).collect(), made.clone()));
         made
     }
 }

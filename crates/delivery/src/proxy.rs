@@ -5,6 +5,7 @@
 //! the endpoint, that it cannot be connected to or does not answer, is the endpoint's failure, as without a proxy.
 
 use http::HeaderValue;
+use http::header::{HeaderMap, PROXY_AUTHENTICATE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use webhooks_core::proxy::{NoProxy, Proxy};
 
@@ -113,10 +114,11 @@ fn judge(status: u16) -> Result<(), Failure> {
     }
 }
 
-/// What the status of an answer that came without a tunnel says of the proxy. Only a proxy may ask for a password like
-/// this (RFC 9110, section 15.5.8); its other refusals look like answers of the endpoint.
-pub(crate) fn refusal(status: u16) -> Option<Failure> {
-    (status == PASSWORD_WANTED).then_some(Failure::ProxyRefused(status))
+/// What the head of an answer that came without a tunnel says of the proxy. Only a proxy may ask for a password like this, and
+/// it has to say how (RFC 9110, sections 15.5.8 and 11.7.1); its other refusals look like answers of the endpoint.
+pub(crate) fn refusal(status: u16, fields: &HeaderMap) -> Option<Failure> {
+    (status == PASSWORD_WANTED && fields.contains_key(PROXY_AUTHENTICATE))
+        .then_some(Failure::ProxyRefused(status))
 }
 
 #[cfg(test)]
@@ -141,7 +143,10 @@ mod tests {
             assert_eq!(judge(status), Err(failure));
             assert!(!failure.is_ours());
         }
-        assert_eq!(refusal(407), Some(Failure::ProxyRefused(407)));
-        assert_eq!(refusal(403), None);
+        let asking = [(PROXY_AUTHENTICATE, HeaderValue::from_static("Basic"))];
+        let asking: HeaderMap = asking.into_iter().collect();
+        assert_eq!(refusal(407, &asking), Some(Failure::ProxyRefused(407)));
+        assert_eq!(refusal(407, &HeaderMap::new()), None, "an endpoint's own");
+        assert_eq!(refusal(403, &asking), None);
     }
 }

@@ -329,6 +329,28 @@ fn no_request_waits_long_for_addresses_that_the_proxy_does_without() {
 }
 
 #[test]
+fn a_name_whose_servers_are_slow_is_judged_all_the_same() {
+    let endpoint = Server::answering(OK);
+    let proxy = Running::start(None);
+    let network = Network {
+        guard: guard(""),
+        ..through(&format!("http://{}", proxy.server.address))
+    };
+    let (lookup, _) = fake(|name| {
+        if name.starts_with("slow") {
+            thread::sleep(Duration::from_millis(300));
+        }
+        Some(vec![ip("10.0.0.1")])
+    });
+    let pool = Pool::start_with(limits(4), network, Arc::new(lookup)).unwrap();
+    // The resolver is known to answer.
+    let refused = Err(Failure::AddressRefused(Some(ip("10.0.0.1"))));
+    assert_eq!(get(&pool, &endpoint.url_at("hook.test")), refused);
+    assert_eq!(get_soon(&pool, &endpoint.url_at("slow.test")).0, refused);
+    assert_eq!(proxy.server.connections(), 0);
+}
+
+#[test]
 fn a_resolver_that_is_out_of_reach_is_hardly_waited_for() {
     let endpoint = Server::answering(OK);
     let proxy = Running::start(None);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use common::tls::*;
 use common::*;
 use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use webhooks_delivery::{Failure, Network, Pool, StartError};
 
 fn trusting(file: Option<PathBuf>) -> Pool {
@@ -270,4 +270,47 @@ fn a_handshake_that_hangs_ends_at_the_limit() {
     let (result, duration) = get_soon(&trusting(None), &https(&server, "hook.test"));
     assert_eq!(result, Err(Failure::TimedOut));
     assert!(duration < Duration::from_secs(3));
+}
+
+#[test]
+fn a_chain_of_certificates_that_bear_the_same_name_holds_nobody_up() {
+    // A search for a path tries every order of them.
+    let key = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut chain = Vec::new();
+    let (issuer_key, issuer) = (key(), authority("alike"));
+    let issuer = rcgen::Issuer::new(issuer, &issuer_key);
+    let own = key();
+    let leaf = rcgen::CertificateParams::new(vec!["hook.test".to_owned()]).unwrap();
+    chain.push(CertificateDer::from(
+        leaf.signed_by(&own, &issuer).unwrap().der().to_vec(),
+    ));
+    for _ in 0..9 {
+        let made = authority("alike").signed_by(&key(), &issuer).unwrap();
+        chain.push(CertificateDer::from(made.der().to_vec()));
+    }
+    let private = PrivateKeyDer::try_from(own.serialize_der()).unwrap();
+    let config = serving()
+        .with_no_client_auth()
+        .with_single_cert(chain, private)
+        .unwrap();
+    let trusted = identity(&["other.test"]);
+    let hostile = server(&trusted.with(config), 1);
+    let pool = trusting(Some(temporary("alike.pem", &trusted.pem)));
+    let begun = std::time::Instant::now();
+    let failure = get(&pool, &https(&hostile, "hook.test")).unwrap_err();
+    assert!(matches!(failure, Failure::Tls(_)), "{failure}");
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+fn authority(name: &str) -> rcgen::CertificateParams {
+    let mut parameters = rcgen::CertificateParams::default();
+    an_authority(&mut parameters);
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    parameters
 }

@@ -30,8 +30,14 @@ use crate::failure::Failure;
 const REFRESH: Duration = Duration::from_secs(20);
 /// Up to this age, no request waits for the refresh.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long a request waits for the refresh of stale addresses. A resolver that has to ask others needs less.
+/// How long a request waits for the refresh of stale addresses. A resolver that has to ask others mostly needs less.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// From this age on, a request waits for longer: under traffic no address becomes so old while the resolver answers.
+const OLD: Duration = Duration::from_secs(120);
+/// As long as RFC 8767 suggests, section 5.
+const PATIENCE_WITH_OLD: Duration = Duration::from_millis(1_800);
+/// A name with more addresses than this has none: all of them are judged at each use.
+const MAX_ADDRESSES: usize = 256;
 /// A look-up that has hung for this long has a control looked up, see `reach`.
 pub(super) const DOUBT: Duration = Duration::from_millis(500);
 /// How many names are remembered.
@@ -87,7 +93,7 @@ impl Book {
             && let Some(entry) = self.entries.get_mut(name)
             && entry.flight != Flight::Grounded
             && !entry.troubled
-            && let Some(at_most) = (entry.asked + PATIENCE).checked_duration_since(now)
+            && let Some(at_most) = (entry.asked + patience(age)).checked_duration_since(now)
         {
             return Asked::WaitBriefly {
                 reply: entry.wait(owner),
@@ -145,7 +151,11 @@ impl Book {
         ended: Instant,
         now: Instant,
     ) {
-        if found.as_ref().is_ok_and(Vec::is_empty) {
+        if !found
+            .as_ref()
+            .is_ok_and(|found| (1..=MAX_ADDRESSES).contains(&found.len()))
+            && found.is_ok()
+        {
             found = Err(NoAddress::Absent);
         }
         self.places.leave(&query.name);
@@ -211,6 +221,11 @@ impl Book {
             self.doubted = Some(now);
             self.refresh(&control, owner, now);
         }
+    }
+
+    /// Whether the resolver has answered lately.
+    pub(super) fn answers(&self, now: Instant) -> bool {
+        self.reach.answers(now)
     }
 
     /// How to call it that a request gave up waiting for this name.
@@ -416,6 +431,15 @@ impl Book {
         fit.filter_map(|(name, entry)| Some((rank(entry)?, name)))
             .min()
             .map(|(_, name)| Arc::clone(name))
+    }
+}
+
+/// How long a request waits for the refresh of addresses of this age.
+fn patience(age: Duration) -> Duration {
+    if age < OLD {
+        PATIENCE
+    } else {
+        PATIENCE_WITH_OLD
     }
 }
 

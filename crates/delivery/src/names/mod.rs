@@ -130,22 +130,41 @@ impl Names {
         lock(&self.state).book.gave_up(&canonical(name), now)
     }
 
-    /// This host's own addresses, as they were not long ago; `None`: they could never be found out.
-    pub(crate) fn own(&self) -> Option<Arc<[IpAddr]>> {
+    /// This host's own addresses, as they were not long ago. Fails while they could never be found out.
+    pub(crate) fn own(&self) -> Result<Arc<[IpAddr]>, Failure> {
         let now = (self.clock)();
-        let mut own = lock(&self.own);
-        if let Some((since, addresses)) = &*own
-            && now.saturating_duration_since(*since) < OWN
-        {
-            return Some(Arc::clone(addresses));
-        }
-        let addresses: Arc<[IpAddr]> = match (self.lookup.own(), &*own) {
-            (Ok(addresses), _) => Arc::from(addresses),
-            (Err(_), Some((_, addresses))) => Arc::clone(addresses),
-            (Err(_), None) => return None,
+        let known = {
+            let mut own = lock(&self.own);
+            match &mut *own {
+                Some((since, addresses)) if now.saturating_duration_since(*since) < OWN => {
+                    return Ok(Arc::clone(addresses));
+                }
+                // Others use the old ones while these are looked for.
+                Some((since, addresses)) => {
+                    *since = now;
+                    Some(Arc::clone(addresses))
+                }
+                None => None,
+            }
         };
-        *own = Some((now, Arc::clone(&addresses)));
-        Some(addresses)
+        match (self.lookup.own(), known) {
+            (Ok(addresses), _) => {
+                let addresses: Arc<[IpAddr]> = Arc::from(addresses);
+                *lock(&self.own) = Some((now, Arc::clone(&addresses)));
+                Ok(addresses)
+            }
+            (Err(_), Some(known)) => Ok(known),
+            (Err(error), None) => Err(Some(Failure::from(&error))
+                .filter(Failure::is_ours)
+                // What cannot be judged does not pass.
+                .unwrap_or(Failure::AddressRefused(None))),
+        }
+    }
+
+    /// Whether the resolver has answered lately.
+    pub(crate) fn answers(&self) -> bool {
+        let now = (self.clock)();
+        lock(&self.state).book.answers(now)
     }
 
     /// Tells the threads to end, and the requests that wait. A thread inside `getaddrinfo` ends when that returns.

@@ -67,7 +67,11 @@ impl Trouble {
 impl Reach {
     /// The resolver answered: with addresses, or that there are none. `running` are the look-ups that still run.
     pub(super) fn answered(&mut self, running: &[Query], at: Instant) {
-        if self.is_lost(running, None, at) {
+        let trouble = self.trouble(running, None, at);
+        // Look-ups that merely hang, of names that have never had addresses, may be dead names and a slow control.
+        let is_certain =
+            self.recent(at).two_owners || trouble.had_answered || self.answered.is_none();
+        if trouble.two_domains && is_certain {
             self.found = Some(at);
         }
         self.answered = self.answered.max(Some(at));
@@ -86,6 +90,13 @@ impl Reach {
     /// Whether the resolver is out of reach. `running` are the look-ups that run; `hanging` is one of them that is
     /// counted however short it has run, because a request has waited for it for as long as it could.
     pub(super) fn is_lost(&self, running: &[Query], hanging: Option<&Query>, now: Instant) -> bool {
+        let trouble = self.trouble(running, hanging, now);
+        let is_everyones = trouble.two_owners || trouble.had_answered || self.answered.is_none();
+        trouble.two_domains && is_everyones
+    }
+
+    /// All trouble since the last answer.
+    fn trouble(&self, running: &[Query], hanging: Option<&Query>, now: Instant) -> Trouble {
         let mut trouble = self.recent(now);
         running
             .iter()
@@ -93,8 +104,13 @@ impl Reach {
             .filter(|query| now.saturating_duration_since(query.began) >= HANGS)
             .chain(hanging)
             .for_each(|query| trouble.add(query));
-        let is_everyones = trouble.two_owners || trouble.had_answered || self.answered.is_none();
-        trouble.two_domains && is_everyones
+        trouble
+    }
+
+    /// Whether the resolver has answered lately.
+    pub(super) fn answers(&self, now: Instant) -> bool {
+        self.answered
+            .is_some_and(|at| now.saturating_duration_since(at) < RECENT)
     }
 
     /// Whether this look-up began while the resolver was out of reach, or before.

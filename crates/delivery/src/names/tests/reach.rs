@@ -117,7 +117,7 @@ fn what_the_resolver_lost_stays_lost_when_it_is_found_again() {
     let began = now + millis(1);
     let running = [
         query(1, 1, Standing::New, began),
-        query(2, 2, Standing::New, began),
+        query(2, 2, Standing::Control, began),
     ];
     reach.answered(&running, now + seconds(10));
     assert!(!reach.is_lost(&[], None, now + seconds(10)));
@@ -131,4 +131,16 @@ fn an_answer_while_it_is_not_lost_excuses_nobody() {
     let alone = [query(1, 1, Standing::New, now + millis(1))];
     reach.answered(&alone, now + seconds(10));
     assert!(!reach.lost(&alone[0]));
+}
+
+#[test]
+fn dead_names_of_two_owners_and_a_slow_control_excuse_nobody() {
+    let (mut reach, now) = answering();
+    let dead = [
+        query(1, 1, Standing::New, now + millis(1)),
+        query(2, 2, Standing::Dead, now + millis(1)),
+    ];
+    assert!(reach.is_lost(&dead, None, now + seconds(3)));
+    reach.answered(&dead, now + seconds(3));
+    assert!(!dead.iter().any(|query| reach.lost(query)));
 }

@@ -557,10 +557,10 @@ fn a_single_thread_comes_to_all_names_in_turn() {
 #[test]
 fn own_addresses_are_believed_for_a_while_and_kept_when_they_cannot_be_found_out() {
     let stage = Stage::new();
-    assert_eq!(stage.names.own(), None);
+    assert_eq!(stage.names.own(), Err(Failure::AddressRefused(None)));
     lock(&stage.script.lines).own = vec![Ok(vec![ip(8)]), Ok(vec![ip(7)])];
     for (later, expected) in [(0, 7), (29, 7), (1, 8), (31, 8)] {
         stage.later(seconds(later));
-        assert_eq!(stage.names.own(), Some(addresses(expected)));
+        assert_eq!(stage.names.own(), Ok(addresses(expected)));
     }
 }
