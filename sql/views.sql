@@ -208,7 +208,7 @@ COMMENT ON COLUMN webhooks.backlog.backlog IS 'Deliveries, and events that were 
 
 -- An endpoint that has asked to be left alone by Retry-After. The row that says so is the worker's; another URL, and switching
 -- the webhook on again, end what it says.
-CREATE VIEW webhooks.paused WITH (security_invoker) AS
+CREATE VIEW webhooks.paused WITH (security_barrier) AS
 SELECT w.id AS webhook_id, s.paused_until
   FROM webhooks.webhook w
   JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
