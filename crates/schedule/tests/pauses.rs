@@ -10,8 +10,8 @@ use webhooks::{at, definition, offer, webhook_id};
 use webhooks_core::request::Event;
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Batch, Claim, Definition, Ended, How, Hurried, Lifetime, Limits, OutboxKey, Recorded,
-    Scheduler, Unit,
+    Batch, Claim, Definition, Ended, Hindrance, How, Hurried, Lifetime, Limits, NotTried,
+    OutboxKey, Recorded, Scheduler, Unit,
 };
 
 const LIMITS: Limits = Limits {
@@ -120,8 +120,9 @@ fn until_then_nothing_starts_and_what_was_refused_goes_first() {
             .collect::<std::collections::BTreeSet<_>>(),
         (0..5).collect()
     );
-    // The last one waits in its row.
-    assert_eq!(others, [5, 6, 7, 8]);
+    // The others wait in their rows.
+    assert_eq!(others, []);
+    assert_eq!(scheduler.wants_rows(1).len(), 1);
 }
 
 #[test]
@@ -368,20 +369,16 @@ fn a_pause_that_the_tables_know_holds_after_a_restart() {
     let mut definition = known(0);
     definition.paused_until_ms = Some(at(5_000).unix_ms);
     scheduler.put(definition, true);
-    let wanted = scheduler.wants_rows(1);
-    assert!(wanted[0].most < 10, "few are kept in memory meanwhile");
-    scheduler.rows(
-        webhook_id(0),
-        vec![row(1, false), row(2, false)],
-        Some(2),
-        true,
-        at(0),
+    assert!(
+        scheduler.wants_rows(1).is_empty(),
+        "none are kept in memory meanwhile"
     );
     assert!(claims(&mut scheduler, 4_999).is_empty());
     // One that was refused comes with the retries.
     let (_, until) = scheduler.wants_due(at(4_999)).unwrap();
     scheduler.due_rows(vec![row(9, true)], until, None, at(4_999));
     assert_eq!(numbers(&claims(&mut scheduler, 5_000)), [9]);
+    assert_eq!(scheduler.wants_rows(1).len(), 1, "now the others are read");
 }
 
 #[test]
@@ -406,7 +403,7 @@ fn what_waits_for_a_pause_is_left_to_its_rows() {
 }
 
 #[test]
-fn what_was_ready_when_a_pause_began_is_left_to_its_rows_but_for_a_few() {
+fn what_was_ready_when_a_pause_began_is_left_to_its_rows() {
     let mut scheduler = Scheduler::new();
     scheduler.put(known(0), true);
     let most = scheduler.wants_rows(1)[0].most;
@@ -420,9 +417,122 @@ fn what_was_ready_when_a_pause_began_is_left_to_its_rows_but_for_a_few() {
     }
     write(&mut scheduler);
     scheduler.tick(at(60_000));
-    // Five were refused, and four are ready.
+    // Five were refused.
     let wanted = scheduler.wants_rows(1);
-    assert_eq!((wanted[0].after, wanted[0].most), (9, 64));
+    assert_eq!((wanted[0].after, wanted[0].most), (5, 64));
+}
+
+/// Whether a webhook that comes now ever gets a row read, while the others are paused for a day.
+fn gets_rows(scheduler: &mut Scheduler, number: usize) -> bool {
+    scheduler.put(known(number), true);
+    [800, 60_000, 3_600_000, 80_000_000].into_iter().any(|ms| {
+        scheduler.tick(at(ms));
+        write(scheduler);
+        let wanted = scheduler.wants_rows(100);
+        wanted.iter().any(|it| it.webhook == webhook_id(number))
+    })
+}
+
+/// The row of a delivery with an event of so many bytes.
+fn large_row(webhook: usize, number: u128, bytes: usize, refused: bool) -> Recorded {
+    let mut it = row(number, refused);
+    it.id = Uuid::from_u128(((webhook as u128) << 64) | number);
+    it.webhook = webhook_id(webhook);
+    Arc::get_mut(&mut it.event).unwrap().data = "x".repeat(bytes);
+    it
+}
+
+#[test]
+fn many_paused_webhooks_with_large_rows_keep_no_other_from_its_queue() {
+    const WEBHOOKS: usize = 80;
+    let mut scheduler = Scheduler::new();
+    for number in 0..WEBHOOKS {
+        let mut definition = known(number);
+        definition.paused_until_ms = Some(at(86_400_000).unix_ms);
+        scheduler.put(definition, true);
+    }
+    for _ in 0..200 {
+        for wanted in scheduler.wants_rows(10) {
+            let number = (0..WEBHOOKS).find(|&it| webhook_id(it) == wanted.webhook);
+            let from = u128::try_from(wanted.after.max(0)).unwrap() + 1;
+            let rows: Vec<_> = (from..from + wanted.most as u128)
+                .map(|it| large_row(number.unwrap(), it, 1 << 20, false))
+                .collect();
+            let upto = rows.last().map(|row| row.seq);
+            scheduler.rows(wanted.webhook, rows, upto, true, at(0));
+        }
+    }
+    assert!(gets_rows(&mut scheduler, WEBHOOKS));
+}
+
+#[test]
+fn a_large_event_for_many_paused_webhooks_keeps_no_other_from_its_queue() {
+    const WEBHOOKS: usize = 70;
+    let mut scheduler = scheduler(WEBHOOKS);
+    offer(&mut scheduler, 0, at(0));
+    for ms in 0..20 {
+        for claim in claims(&mut scheduler, ms) {
+            refuse(&mut scheduler, &claim, 86_400, ms);
+        }
+    }
+    write(&mut scheduler);
+    webhooks::offer_data(&mut scheduler, 1, "x".repeat(1 << 20), at(30));
+    for ms in [200, 600, 700] {
+        scheduler.tick(at(ms));
+        write(&mut scheduler);
+    }
+    assert!(gets_rows(&mut scheduler, WEBHOOKS));
+}
+
+#[test]
+fn what_was_refused_takes_no_room_from_others_until_the_pause_is_over() {
+    const WEBHOOKS: usize = 70;
+    let mut scheduler = Scheduler::new();
+    for number in 0..WEBHOOKS {
+        let mut definition = known(number);
+        definition.paused_until_ms = Some(at(86_400_000).unix_ms);
+        scheduler.put(definition, true);
+    }
+    let (_, until) = scheduler.wants_due(at(0)).unwrap();
+    let rows = (0..WEBHOOKS).map(|it| large_row(it, 1, 1 << 20, true));
+    scheduler.due_rows(rows.collect(), until, None, at(0));
+    scheduler.put(known(WEBHOOKS), true);
+    scheduler.tick(at(100));
+    assert_eq!(
+        scheduler.wants_rows(100)[0].most,
+        64,
+        "as if there were none"
+    );
+    scheduler.tick(at(86_400_000));
+    // Those whose data were not kept are read again.
+    let read = scheduler.wants_rows(100).len();
+    assert_eq!(claims(&mut scheduler, 86_400_000).len(), 8);
+    assert_eq!(read, WEBHOOKS - 8);
+}
+
+#[test]
+fn what_cannot_be_tried_once_a_pause_has_begun_takes_no_room_either() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(known(0), true);
+    let _ = scheduler.wants_rows(1);
+    let rows = (1..=5).map(|it| row(it, false)).collect();
+    scheduler.rows(webhook_id(0), rows, Some(5), false, at(0));
+    let first = claims(&mut scheduler, 0);
+    refuse(&mut scheduler, &first[0], 60, 0);
+    let it = NotTried {
+        token: first[1].token,
+        reason: "a test".to_owned(),
+        hindrance: Hindrance::OutOfReach,
+        started_ms: at(0).unix_ms,
+    };
+    assert!(scheduler.not_tried(it, &LIMITS, at(1), None));
+    for claim in &first[2..] {
+        accept(&mut scheduler, claim, 1);
+    }
+    write(&mut scheduler);
+    assert!(scheduler.idle(), "nothing is ready");
+    scheduler.tick(at(60_000));
+    assert_eq!(scheduler.wants_rows(1)[0].after, 1);
 }
 
 #[test]

@@ -419,6 +419,13 @@ impl Scheduler {
     /// A delivery that has a row is kept until its next attempt is due: without its event's data, where those of others
     /// that wait are many already. (A test goes to an inactive webhook too, whose queue is not read.)
     fn wait_until(&mut self, due_ms: i64, key: usize) {
+        self.keep_waiting(due_ms, key);
+        let id = self.deliveries[key].id;
+        self.retries.push(Reverse((due_ms, key, id)));
+    }
+
+    /// The same, until something else than time makes it ready.
+    fn keep_waiting(&mut self, due_ms: i64, key: usize) {
         let delivery = &mut self.deliveries[key];
         let bytes = delivery.event.data.len();
         let much = bytes >= BARE_FROM && self.waiting_bytes + bytes > WAITING_BYTES_MAX;
@@ -438,8 +445,6 @@ impl Scheduler {
             bytes,
             bare,
         };
-        let id = delivery.id;
-        self.retries.push(Reverse((due_ms, key, id)));
     }
 
     /// Bookkeeping for a delivery that ceases to wait.

@@ -348,6 +348,12 @@ impl Scheduler {
             && self.deliveries[key].event.event_type != TEST
         {
             state.ready.pop_back();
+            if self.waits_for_end(key) {
+                self.left_ready(key);
+                self.keep_waiting(i64::MIN, key);
+                self.await_end_of_pause(key);
+                continue;
+            }
             let seq = self.deliveries[key].seq;
             first = Some(first.map_or(seq, |first: i64| first.min(seq)));
             self.left_ready(key);
@@ -366,14 +372,15 @@ impl Scheduler {
         let due_ms = row.due_ms.filter(|&due| due > now.unix_ms);
         let state = &self.endpoints[index];
         let event_type = &row.event.event_type;
-        let most = match why {
-            Reason::Asked | Reason::Wanted => usize::MAX,
-            Reason::Due if event_type == TEST => usize::MAX,
+        let full = match why {
+            Reason::Asked | Reason::Wanted => false,
+            Reason::Due if event_type == TEST => false,
             // It is to go first.
-            Reason::Due if row.refused => RETRIES_AHEAD as usize,
-            Reason::Due => state.prefetch(),
+            Reason::Due if row.refused => {
+                state.ready.len().max(state.refused.len()) >= RETRIES_AHEAD as usize
+            }
+            Reason::Due => state.ready.len() >= state.prefetch(),
         };
-        let full = state.ready.len() >= most;
         let kept_back = state.definition.keeps_back(event_type);
         if due_ms.is_none() && (full || kept_back) {
             self.rewind(index, row.seq - 1);
@@ -406,6 +413,10 @@ impl Scheduler {
         self.by_id.insert(row.id, key);
         match due_ms {
             Some(due_ms) => self.wait_until(due_ms, key),
+            None if self.waits_for_end(key) => {
+                self.keep_waiting(i64::MIN, key);
+                self.await_end_of_pause(key);
+            }
             None => self.make_ready(key),
         }
     }
