@@ -340,6 +340,48 @@ fn a_fresh_delivery_that_stands_behind_others_gets_its_row_when_a_user_wants_it(
     assert_eq!(scheduler.wants_hurried(10), [wanted]);
 }
 
+#[test]
+fn many_that_users_want_do_not_wait_though_the_endpoint_refuses_one_after_the_other() {
+    let mut scheduler = scheduler(1);
+    for number in 0..20 {
+        hurry(&mut scheduler, row(number, false).id, number as u64);
+    }
+    assert_eq!(scheduler.wants_hurried(64).len(), 20);
+    let rows = (0..20).map(|number| row(number, false)).collect();
+    scheduler.hurried_rows(rows, at(20));
+    let mut made = 0;
+    for ms in 20..100 {
+        for claim in claims(&mut scheduler, ms) {
+            made += usize::from(claim.attempt == 1);
+            refuse(&mut scheduler, &claim, 3_600, ms);
+        }
+        write(&mut scheduler);
+    }
+    assert_eq!(made, 20);
+}
+
+#[test]
+fn a_delivery_that_came_by_itself_while_its_row_was_fetched_is_wanted_still() {
+    let mut scheduler = scheduler(1);
+    hurry(&mut scheduler, row(7, false).id, 0);
+    assert_eq!(scheduler.wants_hurried(64).len(), 1);
+    // It was refused before, and is read with the retries.
+    scheduler.put(paused(5_000), false);
+    scheduler.reread_due();
+    let (_, until) = scheduler.wants_due(at(1)).unwrap();
+    scheduler.due_rows(vec![row(7, true)], until, None, at(1));
+    assert!(claims(&mut scheduler, 1).is_empty());
+    scheduler.hurried_rows(vec![row(7, true)], at(2));
+    assert_eq!(numbers(&claims(&mut scheduler, 2)), [7]);
+}
+
+/// The first webhook, paused until so many milliseconds.
+fn paused(ms: u64) -> Definition {
+    let mut definition = known(0);
+    definition.paused_until_ms = Some(at(ms).unix_ms);
+    definition
+}
+
 // Rows
 
 /// The row of a delivery that is due.

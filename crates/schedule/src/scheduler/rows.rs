@@ -345,7 +345,7 @@ impl Scheduler {
             && state.ready.len() > state.prefetch()
             && let Some(&key) = state.ready.back()
             && self.deliveries[key].group.is_none()
-            && self.deliveries[key].event.event_type != TEST
+            && !self.deliveries[key].is_wanted()
         {
             state.ready.pop_back();
             if self.waits_for_end(key) {
@@ -366,7 +366,14 @@ impl Scheduler {
 
     /// A recorded delivery comes into memory from its row.
     pub(super) fn absorb(&mut self, index: usize, row: Recorded, now: Now, why: Reason) {
-        if self.by_id.contains_key(&row.id) || self.settling.contains(&row.id) {
+        if let Some(&key) = self.by_id.get(&row.id) {
+            // It has come by itself since the user asked.
+            if why == Reason::Wanted {
+                self.want(key);
+            }
+            return;
+        }
+        if self.settling.contains(&row.id) {
             return;
         }
         let due_ms = row.due_ms.filter(|&due| due > now.unix_ms);
