@@ -302,6 +302,12 @@ fn hurry(scheduler: &mut Scheduler, delivery: Uuid, ms: u64) {
     write(scheduler);
 }
 
+/// Deliveries that users want and whose rows are fetched now.
+fn fetched(scheduler: &mut Scheduler) -> Vec<Uuid> {
+    let wanted = scheduler.wants_hurried(64);
+    wanted.into_iter().map(|it| it.delivery).collect()
+}
+
 #[test]
 fn a_delivery_that_a_user_wants_does_not_wait_wherever_it_is() {
     let mut scheduler = five_refused(30);
@@ -317,7 +323,7 @@ fn a_delivery_that_a_user_wants_does_not_wait_wherever_it_is() {
     scheduler.tick(at(500));
     write(&mut scheduler);
     hurry(&mut scheduler, Uuid::from_u128(77), 501);
-    assert_eq!(scheduler.wants_hurried(10), [Uuid::from_u128(77)]);
+    assert_eq!(fetched(&mut scheduler), [Uuid::from_u128(77)]);
     scheduler.hurried_rows(vec![row(77, false)], at(501));
     assert_eq!(numbers(&claims(&mut scheduler, 501)), [77]);
 }
@@ -337,7 +343,7 @@ fn a_fresh_delivery_that_stands_behind_others_gets_its_row_when_a_user_wants_it(
     }
     let wanted = webhooks_core::id::delivery(Uuid::from_u128(20), webhook_id(0), 0);
     hurry(&mut scheduler, wanted, 2);
-    assert_eq!(scheduler.wants_hurried(10), [wanted]);
+    assert_eq!(fetched(&mut scheduler), [wanted]);
 }
 
 #[test]
@@ -373,6 +379,92 @@ fn a_delivery_that_came_by_itself_while_its_row_was_fetched_is_wanted_still() {
     assert!(claims(&mut scheduler, 1).is_empty());
     scheduler.hurried_rows(vec![row(7, true)], at(2));
     assert_eq!(numbers(&claims(&mut scheduler, 2)), [7]);
+}
+
+/// A user wants one delivery after the other, with events of so many bytes, and the endpoint takes none of them.
+fn want_many(scheduler: &mut Scheduler, numbers: std::ops::Range<u128>, bytes: usize) {
+    for number in numbers {
+        hurry(scheduler, row(number, false).id, number as u64);
+        take_wanted(scheduler, bytes);
+    }
+}
+
+/// Rows that the scheduler asks for since users want their deliveries; how many.
+fn take_wanted(scheduler: &mut Scheduler, bytes: usize) -> usize {
+    let rows: Vec<_> = fetched(scheduler)
+        .into_iter()
+        .map(|id| large_row(0, id.as_u128(), bytes, false))
+        .collect();
+    let count = rows.len();
+    scheduler.hurried_rows(rows, at(1_000));
+    count
+}
+
+#[test]
+fn many_that_users_want_keep_no_other_webhook_from_its_queue() {
+    for bytes in [2, 100_000, 1 << 20] {
+        let mut scheduler = scheduler(1);
+        want_many(&mut scheduler, 0..900, bytes);
+        assert!(claims(&mut scheduler, 1_000).len() <= 5);
+        assert!(gets_rows(&mut scheduler, 1), "{bytes}");
+    }
+}
+
+#[test]
+fn what_users_want_waits_without_a_row_in_memory_for_those_before_it() {
+    let mut scheduler = scheduler(1);
+    want_many(&mut scheduler, 0..100, 2);
+    assert_eq!(take_wanted(&mut scheduler, 2), 0, "64 are ready");
+    assert_ne!(
+        scheduler.rows_in(at(1_000)),
+        Some(0),
+        "nor is the worker kept busy"
+    );
+    let mut made = 0;
+    for ms in 1_000..1_200 {
+        for claim in claims(&mut scheduler, ms) {
+            made += usize::from(claim.attempt == 1);
+            refuse(&mut scheduler, &claim, 3_600, ms);
+        }
+        write(&mut scheduler);
+        take_wanted(&mut scheduler, 2);
+    }
+    assert_eq!(made, 100, "all go on while the webhook is paused");
+}
+
+#[test]
+fn one_that_a_user_wants_goes_on_when_others_take_all_room() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(known(0), false);
+    scheduler.put(known(1), true);
+    let _ = scheduler.wants_rows(10);
+    let rows = (1..=20)
+        .map(|it| large_row(1, it, 1 << 20, false))
+        .collect();
+    scheduler.rows(webhook_id(1), rows, Some(20), true, at(0));
+    hurry(&mut scheduler, row(7, false).id, 1);
+    hurry(&mut scheduler, row(8, false).id, 2);
+    assert_eq!(fetched(&mut scheduler), [row(7, false).id]);
+    scheduler.hurried_rows(vec![row(7, false)], at(2));
+    assert!(
+        fetched(&mut scheduler).is_empty(),
+        "the next comes after it"
+    );
+}
+
+#[test]
+fn one_webhook_alone_does_not_take_the_places_of_what_users_want() {
+    let mut scheduler = scheduler(2);
+    want_many(&mut scheduler, 0..2_000, 2);
+    let (delivery, webhook) = (Uuid::from_u128(1 << 64), webhook_id(1));
+    let outbox = OutboxKey {
+        id: Uuid::from_u128(1),
+        block: 0,
+        offset: 1,
+    };
+    scheduler.hurry(outbox, Hurried { delivery, webhook }, at(3_000));
+    write(&mut scheduler);
+    assert_eq!(fetched(&mut scheduler), [delivery]);
 }
 
 /// The first webhook, paused until so many milliseconds.

@@ -96,8 +96,10 @@ impl Scheduler {
                 self.list(index);
             }
             Place::Waiting { bare: true, .. } => {
+                let webhook = self.endpoints[index].definition.id;
                 self.forget(key);
-                self.hurried.push(id);
+                let delivery = id;
+                self.fetch_hurried(Hurried { delivery, webhook });
             }
             Place::Waiting { .. } => {
                 delivery.wanted = true;
