@@ -224,7 +224,9 @@ fn the_worker_wakes_when_a_pause_ends() {
     let mut scheduler = five_refused(3);
     scheduler.tick(at(1_000));
     write(&mut scheduler);
-    assert_eq!(scheduler.wake_in(at(1_000)), Some(2_010));
+    // What was refused would be due by its schedule.
+    scheduler.tick(at(1_010));
+    assert_eq!(scheduler.wake_in(at(1_010)), Some(2_000));
 }
 
 // When it ends before
@@ -248,6 +250,44 @@ fn another_url_or_activation_ends_it_and_another_change_does_not() {
         let told = stats.and_then(|(_, it)| it.pause);
         assert_eq!(told.map(|it| it.until_ms), ends.then_some(None));
     }
+}
+
+#[test]
+fn what_was_refused_goes_first_when_the_pause_is_ended_early_and_never_sooner_than_scheduled() {
+    let mut moved = known(0);
+    moved.url = "http://127.0.0.1/moved".to_owned();
+    let mut resumed = known(0);
+    resumed.activation = 1;
+    for definition in [moved, resumed] {
+        // The schedule says a second.
+        for (ended_ms, again_ms) in [(100, 1_010), (5_000, 5_000)] {
+            let mut scheduler = five_refused(86_400);
+            for ms in [100, ended_ms] {
+                scheduler.tick(at(ms));
+                write(&mut scheduler);
+            }
+            scheduler.put(definition.clone(), false);
+            write(&mut scheduler);
+            if ended_ms < again_ms {
+                assert!(claims(&mut scheduler, again_ms - 1).is_empty());
+            }
+            let mut again = numbers(&claims(&mut scheduler, again_ms));
+            again.sort_unstable();
+            assert_eq!(again, [0, 1, 2, 3, 4], "{}", definition.url);
+        }
+    }
+}
+
+#[test]
+fn a_row_of_what_was_refused_is_due_as_scheduled() {
+    let mut scheduler = scheduler(1);
+    offer(&mut scheduler, 0, at(0));
+    for claim in claims(&mut scheduler, 0) {
+        refuse(&mut scheduler, &claim, 86_400, 10);
+    }
+    let units = scheduler.take_units();
+    // The URL may change while no worker runs.
+    assert_eq!(units[0].endings[0].how, How::RetryAt(at(1_010).unix_ms));
 }
 
 #[test]
@@ -289,6 +329,38 @@ fn a_test_does_not_wait() {
         claims(&mut scheduler, 21).is_empty(),
         "the others wait still"
     );
+}
+
+#[test]
+fn a_test_that_is_refused_is_tried_again_after_the_pause() {
+    for active in [true, false] {
+        let mut definition = known(0);
+        definition.active = active;
+        let mut scheduler = Scheduler::new();
+        scheduler.put(definition, false);
+        let event = Arc::new(Event {
+            id: Uuid::from_u128(1_000),
+            event_type: TEST.to_owned(),
+            created_ms: at(20).unix_ms,
+            data: "{}".to_owned(),
+        });
+        let outbox = OutboxKey {
+            id: event.id,
+            block: 0,
+            offset: 1,
+        };
+        let (_, until) = scheduler.wants_due(at(0)).unwrap();
+        scheduler.due_rows(Vec::new(), until, None, at(0));
+        let index = scheduler.index_of(webhook_id(0)).unwrap();
+        scheduler.offer(outbox, &event, &[index], at(20));
+        let made = claims(&mut scheduler, 20);
+        refuse(&mut scheduler, &made[0], 30, 20);
+        write(&mut scheduler);
+        for ms in [2_000, 30_019] {
+            assert!(claims(&mut scheduler, ms).is_empty());
+        }
+        assert_eq!(numbers(&claims(&mut scheduler, 30_020)), [999]);
+    }
 }
 
 fn hurry(scheduler: &mut Scheduler, delivery: Uuid, ms: u64) {

@@ -384,14 +384,19 @@ impl Scheduler {
             && self.deliveries[key].group.is_none()
             && !self.deliveries[key].is_wanted()
         {
-            state.ready.pop_back();
-            if self.waits_for_end(key) {
+            let waits = self.waits_for_end(key);
+            let delivery = &self.deliveries[key];
+            if !waits && delivery.event.event_type == TEST {
+                break;
+            }
+            let seq = delivery.seq;
+            self.endpoints[index].ready.pop_back();
+            if waits {
                 self.left_ready(key);
                 self.keep_waiting(i64::MIN, key);
                 self.await_end_of_pause(key);
                 continue;
             }
-            let seq = self.deliveries[key].seq;
             first = Some(first.map_or(seq, |first: i64| first.min(seq)));
             self.left_ready(key);
             self.forget(key);
