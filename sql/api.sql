@@ -223,7 +223,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
                e.type                                      AS event_type,
                'pending'                                   AS state,
                q.attempts,
-               coalesce(q.due, q.created_at)               AS next_attempt_at,
+               greatest(coalesce(q.due, q.created_at), p.paused_until) AS next_attempt_at,
                q.last_status,
                q.last_error,
                q.created_at,
@@ -231,6 +231,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
           FROM webhooks.webhook w
           JOIN webhooks.waiting q ON q.webhook_id = w.id
           LEFT JOIN webhooks.event e ON e.id = q.event_id
+          LEFT JOIN webhooks.paused p ON p.webhook_id = q.webhook_id
          WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
         UNION ALL
         SELECT webhooks.format_id('delivery', d.id),

@@ -96,6 +96,19 @@ COMMENT ON COLUMN webhooks.pending.last_status IS 'HTTP status of the last attem
 COMMENT ON COLUMN webhooks.pending.last_error IS 'Why the last attempt failed; administrators see the address that was refused';
 COMMENT ON COLUMN webhooks.pending.created_at IS 'When the delivery was made';
 
+-- An endpoint that has asked to be left alone by Retry-After. The row that says so is the worker's; another URL, and switching
+-- the webhook on again, end what it says.
+CREATE VIEW webhooks.paused WITH (security_barrier) AS
+SELECT w.id AS webhook_id, s.paused_until
+  FROM webhooks.webhook w
+  JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
+ WHERE s.paused_until > clock_timestamp()
+   AND s.activation = w.activation
+   AND s.paused_url = w.url;
+COMMENT ON VIEW   webhooks.paused IS 'Internal: webhooks whose endpoints have asked to be left alone for a while';
+COMMENT ON COLUMN webhooks.paused.webhook_id IS 'webhooks.webhook.id';
+COMMENT ON COLUMN webhooks.paused.paused_until IS 'Until when';
+
 -- A branch for each state, so that whoever asks for one does not work out the others.
 CREATE VIEW webhooks.deliveries WITH (security_barrier) AS
 SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at, dl.last_status,
@@ -107,7 +120,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
                e.type                                        AS event_type,
                'pending'                                     AS state,
                q.attempts,
-               coalesce(q.due, q.created_at)                 AS next_attempt_at,
+               greatest(coalesce(q.due, q.created_at), p.paused_until) AS next_attempt_at,
                q.last_status,
                q.last_error,
                q.created_at,
@@ -115,6 +128,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
           FROM webhooks.pending q
           JOIN webhooks.webhook w ON w.id = q.webhook_id
           LEFT JOIN webhooks.event e ON e.id = q.event_id
+          LEFT JOIN webhooks.paused p ON p.webhook_id = q.webhook_id
         UNION ALL
         -- Of webhooks that were deleted, until the worker has moved it into the log.
         SELECT webhooks.format_id('delivery', q.id),
@@ -205,19 +219,6 @@ SELECT CASE WHEN q.counted < 10000 THEN q.counted
  WHERE webhooks.may_read();
 COMMENT ON VIEW   webhooks.backlog IS 'Internal: how much waits, in bounded time';
 COMMENT ON COLUMN webhooks.backlog.backlog IS 'Deliveries, and events that were not dispatched yet; exact below 10,000 of each';
-
--- An endpoint that has asked to be left alone by Retry-After. The row that says so is the worker's; another URL, and switching
--- the webhook on again, end what it says.
-CREATE VIEW webhooks.paused WITH (security_barrier) AS
-SELECT w.id AS webhook_id, s.paused_until
-  FROM webhooks.webhook w
-  JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
- WHERE s.paused_until > clock_timestamp()
-   AND s.activation = w.activation
-   AND s.paused_url = w.url;
-COMMENT ON VIEW   webhooks.paused IS 'Internal: webhooks whose endpoints have asked to be left alone for a while';
-COMMENT ON COLUMN webhooks.paused.webhook_id IS 'webhooks.webhook.id';
-COMMENT ON COLUMN webhooks.paused.paused_until IS 'Until when';
 
 -- Since when something has been due: an event that was not dispatched, or a delivery whose time has come, of a webhook that is
 -- active and not paused. Of each webhook that has rows in the queue, the first that are due is looked for among its first hundred.
@@ -394,7 +395,7 @@ SELECT q.id, q.event_id, q.webhook_id, q.created_at, 'pending' AS state,
            'state', 'pending',
            'attempts', q.attempts,
            'attempt_count', q.attempts,
-           'next_attempt_at', webhooks.format_time(coalesce(q.due, q.created_at)),
+           'next_attempt_at', webhooks.format_time(greatest(coalesce(q.due, q.created_at), p.paused_until)),
            'last_status', q.last_status,
            'last_error', q.last_error,
            'created_at', webhooks.format_time(q.created_at),
@@ -402,6 +403,7 @@ SELECT q.id, q.event_id, q.webhook_id, q.created_at, 'pending' AS state,
   FROM webhooks.pending q
   JOIN webhooks.webhook w ON w.id = q.webhook_id
   LEFT JOIN webhooks.event e ON e.id = q.event_id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = q.webhook_id
 UNION ALL
 SELECT q.id, q.event_id, q.webhook_id, q.created_at, 'cancelled',
        jsonb_build_object(

@@ -221,7 +221,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
                e.type                                        AS event_type,
                'pending'                                     AS state,
                q.attempts,
-               coalesce(q.due, q.created_at)                 AS next_attempt_at,
+               greatest(coalesce(q.due, q.created_at), p.paused_until) AS next_attempt_at,
                q.last_status,
                q.last_error,
                q.created_at,
@@ -229,6 +229,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
           FROM webhooks.pending q
           JOIN webhooks.webhook w ON w.id = q.webhook_id
           LEFT JOIN webhooks.event e ON e.id = q.event_id
+          LEFT JOIN webhooks.paused p ON p.webhook_id = q.webhook_id
         UNION ALL
         -- Of webhooks that were deleted, until the worker has moved it into the log.
         SELECT webhooks.format_id('delivery', q.id),
@@ -289,6 +290,61 @@ SELECT al.delivery_id, al.attempt, al.started_at, al.duration_ms, al.status,
  WHERE webhooks.may_read();
 COMMENT ON COLUMN webhooks.attempts.error IS 'Why it failed, or a remark; administrators see the address that was refused';
 
+CREATE OR REPLACE VIEW webhooks.delivery_object WITH (security_invoker) AS
+SELECT q.id, q.event_id, q.webhook_id, q.created_at, 'pending' AS state,
+       jsonb_build_object(
+           'id', webhooks.format_id('delivery', q.id),
+           'event_id', webhooks.format_id('event', q.event_id),
+           'webhook_id', webhooks.format_id('webhook', q.webhook_id),
+           'event_type', e.type,
+           'state', 'pending',
+           'attempts', q.attempts,
+           'attempt_count', q.attempts,
+           'next_attempt_at', webhooks.format_time(greatest(coalesce(q.due, q.created_at), p.paused_until)),
+           'last_status', q.last_status,
+           'last_error', q.last_error,
+           'created_at', webhooks.format_time(q.created_at),
+           'completed_at', NULL) AS object
+  FROM webhooks.pending q
+  JOIN webhooks.webhook w ON w.id = q.webhook_id
+  LEFT JOIN webhooks.event e ON e.id = q.event_id
+  LEFT JOIN webhooks.paused p ON p.webhook_id = q.webhook_id
+UNION ALL
+SELECT q.id, q.event_id, q.webhook_id, q.created_at, 'cancelled',
+       jsonb_build_object(
+           'id', webhooks.format_id('delivery', q.id),
+           'event_id', webhooks.format_id('event', q.event_id),
+           'webhook_id', webhooks.format_id('webhook', q.webhook_id),
+           'event_type', e.type,
+           'state', 'cancelled',
+           'attempts', q.attempts,
+           'attempt_count', q.attempts,
+           'next_attempt_at', NULL,
+           'last_status', q.last_status,
+           'last_error', q.last_error,
+           'created_at', webhooks.format_time(q.created_at),
+           'completed_at', NULL)
+  FROM webhooks.queue q
+  LEFT JOIN webhooks.event e ON e.id = q.event_id
+ WHERE NOT EXISTS (SELECT FROM webhooks.webhook w WHERE w.id = q.webhook_id)
+UNION ALL
+SELECT d.id, d.event_id, d.webhook_id, d.created_at, d.state,
+       jsonb_build_object(
+           'id', webhooks.format_id('delivery', d.id),
+           'event_id', webhooks.format_id('event', d.event_id),
+           'webhook_id', webhooks.format_id('webhook', d.webhook_id),
+           'event_type', e.type,
+           'state', d.state,
+           'attempts', d.attempts,
+           'attempt_count', d.attempts,
+           'next_attempt_at', NULL,
+           'last_status', d.status,
+           'last_error', d.error,
+           'created_at', webhooks.format_time(d.created_at),
+           'completed_at', webhooks.format_time(d.completed_at))
+  FROM webhooks.delivery d
+  LEFT JOIN webhooks.event e ON e.id = d.event_id;
+
 CREATE OR REPLACE VIEW webhooks_api.deliveries WITH (security_barrier) AS
 SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, dl.next_attempt_at,
        dl.last_status, webhooks.shown_error(dl.last_error) AS last_error, dl.created_at, dl.completed_at
@@ -299,7 +355,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
                e.type                                      AS event_type,
                'pending'                                   AS state,
                q.attempts,
-               coalesce(q.due, q.created_at)               AS next_attempt_at,
+               greatest(coalesce(q.due, q.created_at), p.paused_until) AS next_attempt_at,
                q.last_status,
                q.last_error,
                q.created_at,
@@ -307,6 +363,7 @@ SELECT dl.id, dl.event_id, dl.webhook_id, dl.event_type, dl.state, dl.attempts, 
           FROM webhooks.webhook w
           JOIN webhooks.waiting q ON q.webhook_id = w.id
           LEFT JOIN webhooks.event e ON e.id = q.event_id
+          LEFT JOIN webhooks.paused p ON p.webhook_id = q.webhook_id
          WHERE coalesce(w.owner = (SELECT webhooks.visible_owner()), (SELECT webhooks.visible_owner()) IS NULL)
         UNION ALL
         SELECT webhooks.format_id('delivery', d.id),

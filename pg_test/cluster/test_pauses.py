@@ -211,6 +211,26 @@ def test_another_url_ends_the_pause(db, receiver):
     assert shown["paused_until"] is None and paused_until(db, webhook) is None
 
 
+@pytest.mark.parametrize("ends", ["url", "activation", "url while no worker runs"])
+def test_what_was_refused_is_sent_when_the_pause_is_ended_early(db, receiver, ends):
+    webhook = pause(db, receiver)
+    refused = db.the_delivery(webhook)
+    assert abs(refused["next_attempt_at"] - time_of(paused_until(db, webhook))) < timedelta(milliseconds=1)
+    path = "/hook" if ends == "activation" else "/moved"
+    if ends == "activation":
+        db.update_webhook(webhook, active=False)
+        db.update_webhook(webhook, active=True)
+    elif ends == "url":
+        db.update_webhook(webhook, url=receiver.url(path))
+    else:
+        db.stop_worker()
+        db.update_webhook(webhook, url=receiver.url(path))
+        db.start_worker()
+    again = receiver.wait(2 if path == "/hook" else 1, path, timeout=20)[-1]
+    assert (again.header("X-Lanonasis-Delivery"), again.json["attempt"]) == (refused["id"], 2)
+    db.wait_for_states(webhook, delivered=1)
+
+
 def test_what_the_old_url_answers_afterwards_does_not_pause_the_new_one(db, receiver):
     gate = receiver.gate()
     receiver.answer("/hook", Answer(status=429, headers=(("Retry-After", "3600"),), hold=gate))

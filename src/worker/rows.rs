@@ -12,7 +12,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use webhooks_core::request::Event;
 use webhooks_core::verdict;
-use webhooks_schedule::{Recorded, Wanted};
+use webhooks_schedule::{Hurried, Recorded, Wanted};
 
 /// Rows fetched of one webhook at once, at most and, unless they are very large, at least.
 const EACH: (usize, usize) = (4, 64);
@@ -113,8 +113,9 @@ impl Worker {
         if wanted.is_empty() {
             return true;
         }
-        let args = |wanted: &[Uuid], worker: &Self| {
-            [sql::uuids(wanted.iter().copied()), worker.set_aside.arg()]
+        let args = |wanted: &[Hurried], worker: &Self| {
+            let ids = wanted.iter().map(|it| it.delivery);
+            [sql::uuids(ids), worker.set_aside.arg()]
         };
         let fetched = transaction(c"fetch", Isolation::ReadCommitted, || {
             sql::connect(|spi| recorded(&spi.read(&NAMED, &args(&wanted, self))))
@@ -123,7 +124,7 @@ impl Worker {
             Ok((rows, cut)) => {
                 self.learn_size_of(&rows);
                 if cut {
-                    wanted.retain(|id| rows.iter().all(|row| row.id != *id));
+                    wanted.retain(|it| rows.iter().all(|row| row.id != it.delivery));
                     self.scheduler.put_back_hurried(wanted);
                 }
                 let rows = rows.into_iter().filter_map(|row| row.recorded).collect();

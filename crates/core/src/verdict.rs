@@ -57,7 +57,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The webhook is to be switched off: the endpoint said that it is gone (410).
     pub disable: bool,
-    /// The endpoint asks for a pause of this length, counted from the end of this attempt: 429 or 503 with `Retry-After`.
+    /// The endpoint asks for a pause of this length, counted from the end of this attempt: 429 or 503 with `Retry-After`. No
+    /// delivery goes to the webhook until then; when it ends, each is due as scheduled.
     pub pause: Option<Duration>,
 }
 
@@ -79,7 +80,6 @@ pub fn judge(
     now_unix_ms: i64,
     jitter: Option<f64>,
 ) -> Judgement {
-    let asked = asked_for(ended, now_unix_ms);
     let verdict = match ended {
         Ended::Status {
             code: 200..=299, ..
@@ -92,17 +92,15 @@ pub fn judge(
             };
         }
         _ if attempt_in_round >= policy.max_attempts => Verdict::Failed,
-        _ => {
-            let scheduled = delay(policy, attempt_in_round.saturating_add(1), jitter);
-            Verdict::Retry {
-                after: scheduled.max(asked.unwrap_or_default()),
-            }
-        }
+        // The pause alone makes it wait for longer than scheduled: when that is ended, nothing is left of it.
+        _ => Verdict::Retry {
+            after: delay(policy, attempt_in_round.saturating_add(1), jitter),
+        },
     };
     Judgement {
         verdict,
         disable: false,
-        pause: asked.map(|asked| asked.max(PAUSE_MIN)),
+        pause: asked_for(ended, now_unix_ms).map(|asked| asked.max(PAUSE_MIN)),
     }
 }
 
@@ -224,22 +222,27 @@ mod tests {
 
     #[test]
     fn retry_after_is_honoured_for_429_and_503_alone() {
-        for code in [429, 503] {
-            assert_eq!(verdict(&status(code, Some("60")), 1), retry(60));
-            assert_eq!(
-                verdict(&status(code, Some("Thu, 01 Jan 1970 00:02:00 GMT")), 1),
-                retry(120)
-            );
-            assert_eq!(verdict(&status(code, Some("60")), 3), Verdict::Failed);
-            // Never sooner than the schedule, never later than a day.
-            assert_eq!(verdict(&status(code, Some("0")), 2), retry(2));
-            assert_eq!(verdict(&status(code, Some("1")), 2), retry(2));
-            assert_eq!(verdict(&status(code, Some("1e300")), 2), retry(2));
-            assert_eq!(
-                verdict(&status(code, Some("999999999999999999999")), 1),
-                retry(86_400)
-            );
-        }
+        // The next attempt starts when the pause is over, and never sooner than the schedule.
+        let next = |value, attempt| {
+            let ended = status(429, Some(value));
+            let other = status(503, Some(value));
+            let judged = judge(&ended, &Policy::default(), attempt, 0, None);
+            assert_eq!(judged, judge(&other, &Policy::default(), attempt, 0, None));
+            let Verdict::Retry { after } = judged.verdict else {
+                return judged.verdict;
+            };
+            Verdict::Retry {
+                after: after.max(judged.pause.unwrap_or_default()),
+            }
+        };
+        assert_eq!(next("60", 1), retry(60));
+        assert_eq!(next("Thu, 01 Jan 1970 00:02:00 GMT", 1), retry(120));
+        assert_eq!(next("60", 3), Verdict::Failed);
+        // Never later than a day.
+        assert_eq!(next("0", 2), retry(2));
+        assert_eq!(next("1", 2), retry(2));
+        assert_eq!(next("1e300", 2), retry(2));
+        assert_eq!(next("999999999999999999999", 1), retry(86_400));
         assert_eq!(verdict(&status(500, Some("60")), 1), retry(1));
         assert_eq!(verdict(&status(301, Some("60")), 1), retry(1));
     }
@@ -254,6 +257,14 @@ mod tests {
         assert!(!should_disable(1_000, Some(0), i64::MAX, 0));
     }
 
+    #[test]
+    fn the_pause_alone_delays_what_was_refused() {
+        for code in [429, 503] {
+            assert_eq!(verdict(&status(code, Some("60")), 1), retry(1));
+            assert_eq!(verdict(&status(code, Some("60")), 2), retry(2));
+        }
+    }
+
     proptest! {
         #[test]
         fn no_retry_is_sooner_than_the_schedule(code in 100u16..600, value: String, seconds: u64, attempt in 1u32..99, now: i64) {
@@ -261,7 +272,7 @@ mod tests {
             for retry_after in [Some(value), Some(seconds.to_string()), None] {
                 let ended = Ended::Status { code, retry_after };
                 if let Verdict::Retry { after } = judge(&ended, &policy, attempt, now, None).verdict {
-                    prop_assert!(after >= delay(&policy, attempt + 1, None));
+                    prop_assert_eq!(after, delay(&policy, attempt + 1, None));
                     prop_assert!(after <= Duration::from_secs(86_400));
                 } else {
                     prop_assert!(code == 410 || (200..300).contains(&code));

@@ -201,6 +201,9 @@ pub(crate) struct State {
     /// Groups of fresh deliveries that were not taken into `ready`, in order: they go there when it is nearly empty,
     /// or into the queue when they have waited for too long.
     pub(crate) parked: VecDeque<usize>,
+    /// Refused deliveries whose time has come while the endpoint is paused. They wait in memory, without their data if these
+    /// are many, and are ready when the pause ends. Some may be gone, or ready, by then.
+    pub(crate) refused: Vec<(usize, Uuid)>,
     /// The queue holds rows behind `cursor` that are not in memory.
     pub(crate) backlog: bool,
     /// All queue rows up to this one are in memory or gone.
@@ -238,6 +241,7 @@ impl State {
             unsaved: 0,
             ready: VecDeque::new(),
             parked: VecDeque::new(),
+            refused: Vec::new(),
             backlog: false,
             cursor: i64::MIN,
             listed: false,
@@ -256,18 +260,22 @@ impl State {
         self.era_in_flight = 0;
     }
 
-    /// Whether it takes deliveries so slowly that few are kept in memory.
-    fn takes_few(&self) -> bool {
-        self.pace == Pace::TimedOut || self.definition.is_paused()
-    }
-
-    /// With fewer ready deliveries than this it asks for more, when it has more.
+    /// With fewer ready deliveries than this it asks for more, when it has more. While it is paused it asks for none.
     pub(crate) fn low(&self) -> usize {
-        if self.takes_few() { 1 } else { 16 }
+        match self.pace {
+            _ if self.definition.is_paused() => 0,
+            Pace::TimedOut => 1,
+            _ => 16,
+        }
     }
 
-    /// How many deliveries to keep in memory: an endpoint that takes one at a time needs few, and so does one that is paused.
+    /// How many deliveries to keep ready: an endpoint that takes one at a time needs few. One that is paused needs none: a
+    /// pause may last a day, and many endpoints may be paused at once.
     pub(crate) fn prefetch(&self) -> usize {
-        if self.takes_few() { 4 } else { 64 }
+        match self.pace {
+            _ if self.definition.is_paused() => 0,
+            Pace::TimedOut => 4,
+            _ => 64,
+        }
     }
 }

@@ -10,8 +10,8 @@ use webhooks::{at, definition, offer, webhook_id};
 use webhooks_core::request::Event;
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Batch, Claim, Definition, Ended, How, Hurried, Lifetime, Limits, OutboxKey, Recorded,
-    Scheduler, Unit,
+    Batch, Claim, Definition, Ended, Hindrance, How, Hurried, Lifetime, Limits, NotTried,
+    OutboxKey, Recorded, Scheduler, Unit,
 };
 
 const LIMITS: Limits = Limits {
@@ -120,8 +120,9 @@ fn until_then_nothing_starts_and_what_was_refused_goes_first() {
             .collect::<std::collections::BTreeSet<_>>(),
         (0..5).collect()
     );
-    // The last one waits in its row.
-    assert_eq!(others, [5, 6, 7, 8]);
+    // The others wait in their rows.
+    assert_eq!(others, []);
+    assert_eq!(scheduler.wants_rows(1).len(), 1);
 }
 
 #[test]
@@ -223,7 +224,9 @@ fn the_worker_wakes_when_a_pause_ends() {
     let mut scheduler = five_refused(3);
     scheduler.tick(at(1_000));
     write(&mut scheduler);
-    assert_eq!(scheduler.wake_in(at(1_000)), Some(2_010));
+    // What was refused would be due by its schedule.
+    scheduler.tick(at(1_010));
+    assert_eq!(scheduler.wake_in(at(1_010)), Some(2_000));
 }
 
 // When it ends before
@@ -247,6 +250,44 @@ fn another_url_or_activation_ends_it_and_another_change_does_not() {
         let told = stats.and_then(|(_, it)| it.pause);
         assert_eq!(told.map(|it| it.until_ms), ends.then_some(None));
     }
+}
+
+#[test]
+fn what_was_refused_goes_first_when_the_pause_is_ended_early_and_never_sooner_than_scheduled() {
+    let mut moved = known(0);
+    moved.url = "http://127.0.0.1/moved".to_owned();
+    let mut resumed = known(0);
+    resumed.activation = 1;
+    for definition in [moved, resumed] {
+        // The schedule says a second.
+        for (ended_ms, again_ms) in [(100, 1_010), (5_000, 5_000)] {
+            let mut scheduler = five_refused(86_400);
+            for ms in [100, ended_ms] {
+                scheduler.tick(at(ms));
+                write(&mut scheduler);
+            }
+            scheduler.put(definition.clone(), false);
+            write(&mut scheduler);
+            if ended_ms < again_ms {
+                assert!(claims(&mut scheduler, again_ms - 1).is_empty());
+            }
+            let mut again = numbers(&claims(&mut scheduler, again_ms));
+            again.sort_unstable();
+            assert_eq!(again, [0, 1, 2, 3, 4], "{}", definition.url);
+        }
+    }
+}
+
+#[test]
+fn a_row_of_what_was_refused_is_due_as_scheduled() {
+    let mut scheduler = scheduler(1);
+    offer(&mut scheduler, 0, at(0));
+    for claim in claims(&mut scheduler, 0) {
+        refuse(&mut scheduler, &claim, 86_400, 10);
+    }
+    let units = scheduler.take_units();
+    // The URL may change while no worker runs.
+    assert_eq!(units[0].endings[0].how, How::RetryAt(at(1_010).unix_ms));
 }
 
 #[test]
@@ -290,6 +331,38 @@ fn a_test_does_not_wait() {
     );
 }
 
+#[test]
+fn a_test_that_is_refused_is_tried_again_after_the_pause() {
+    for active in [true, false] {
+        let mut definition = known(0);
+        definition.active = active;
+        let mut scheduler = Scheduler::new();
+        scheduler.put(definition, false);
+        let event = Arc::new(Event {
+            id: Uuid::from_u128(1_000),
+            event_type: TEST.to_owned(),
+            created_ms: at(20).unix_ms,
+            data: "{}".to_owned(),
+        });
+        let outbox = OutboxKey {
+            id: event.id,
+            block: 0,
+            offset: 1,
+        };
+        let (_, until) = scheduler.wants_due(at(0)).unwrap();
+        scheduler.due_rows(Vec::new(), until, None, at(0));
+        let index = scheduler.index_of(webhook_id(0)).unwrap();
+        scheduler.offer(outbox, &event, &[index], at(20));
+        let made = claims(&mut scheduler, 20);
+        refuse(&mut scheduler, &made[0], 30, 20);
+        write(&mut scheduler);
+        for ms in [2_000, 30_019] {
+            assert!(claims(&mut scheduler, ms).is_empty());
+        }
+        assert_eq!(numbers(&claims(&mut scheduler, 30_020)), [999]);
+    }
+}
+
 fn hurry(scheduler: &mut Scheduler, delivery: Uuid, ms: u64) {
     let outbox = OutboxKey {
         id: Uuid::from_u128(5_000 + u128::from(ms)),
@@ -299,6 +372,12 @@ fn hurry(scheduler: &mut Scheduler, delivery: Uuid, ms: u64) {
     let webhook = webhook_id(0);
     scheduler.hurry(outbox, Hurried { delivery, webhook }, at(ms));
     write(scheduler);
+}
+
+/// Deliveries that users want and whose rows are fetched now.
+fn fetched(scheduler: &mut Scheduler) -> Vec<Uuid> {
+    let wanted = scheduler.wants_hurried(64);
+    wanted.into_iter().map(|it| it.delivery).collect()
 }
 
 #[test]
@@ -316,7 +395,7 @@ fn a_delivery_that_a_user_wants_does_not_wait_wherever_it_is() {
     scheduler.tick(at(500));
     write(&mut scheduler);
     hurry(&mut scheduler, Uuid::from_u128(77), 501);
-    assert_eq!(scheduler.wants_hurried(10), [Uuid::from_u128(77)]);
+    assert_eq!(fetched(&mut scheduler), [Uuid::from_u128(77)]);
     scheduler.hurried_rows(vec![row(77, false)], at(501));
     assert_eq!(numbers(&claims(&mut scheduler, 501)), [77]);
 }
@@ -336,7 +415,135 @@ fn a_fresh_delivery_that_stands_behind_others_gets_its_row_when_a_user_wants_it(
     }
     let wanted = webhooks_core::id::delivery(Uuid::from_u128(20), webhook_id(0), 0);
     hurry(&mut scheduler, wanted, 2);
-    assert_eq!(scheduler.wants_hurried(10), [wanted]);
+    assert_eq!(fetched(&mut scheduler), [wanted]);
+}
+
+#[test]
+fn many_that_users_want_do_not_wait_though_the_endpoint_refuses_one_after_the_other() {
+    let mut scheduler = scheduler(1);
+    for number in 0..20 {
+        hurry(&mut scheduler, row(number, false).id, number as u64);
+    }
+    assert_eq!(scheduler.wants_hurried(64).len(), 20);
+    let rows = (0..20).map(|number| row(number, false)).collect();
+    scheduler.hurried_rows(rows, at(20));
+    let mut made = 0;
+    for ms in 20..100 {
+        for claim in claims(&mut scheduler, ms) {
+            made += usize::from(claim.attempt == 1);
+            refuse(&mut scheduler, &claim, 3_600, ms);
+        }
+        write(&mut scheduler);
+    }
+    assert_eq!(made, 20);
+}
+
+#[test]
+fn a_delivery_that_came_by_itself_while_its_row_was_fetched_is_wanted_still() {
+    let mut scheduler = scheduler(1);
+    hurry(&mut scheduler, row(7, false).id, 0);
+    assert_eq!(scheduler.wants_hurried(64).len(), 1);
+    // It was refused before, and is read with the retries.
+    scheduler.put(paused(5_000), false);
+    scheduler.reread_due();
+    let (_, until) = scheduler.wants_due(at(1)).unwrap();
+    scheduler.due_rows(vec![row(7, true)], until, None, at(1));
+    assert!(claims(&mut scheduler, 1).is_empty());
+    scheduler.hurried_rows(vec![row(7, true)], at(2));
+    assert_eq!(numbers(&claims(&mut scheduler, 2)), [7]);
+}
+
+/// A user wants one delivery after the other, with events of so many bytes, and the endpoint takes none of them.
+fn want_many(scheduler: &mut Scheduler, numbers: std::ops::Range<u128>, bytes: usize) {
+    for number in numbers {
+        hurry(scheduler, row(number, false).id, number as u64);
+        take_wanted(scheduler, bytes);
+    }
+}
+
+/// Rows that the scheduler asks for since users want their deliveries; how many.
+fn take_wanted(scheduler: &mut Scheduler, bytes: usize) -> usize {
+    let rows: Vec<_> = fetched(scheduler)
+        .into_iter()
+        .map(|id| large_row(0, id.as_u128(), bytes, false))
+        .collect();
+    let count = rows.len();
+    scheduler.hurried_rows(rows, at(1_000));
+    count
+}
+
+#[test]
+fn many_that_users_want_keep_no_other_webhook_from_its_queue() {
+    for bytes in [2, 100_000, 1 << 20] {
+        let mut scheduler = scheduler(1);
+        want_many(&mut scheduler, 0..900, bytes);
+        assert!(claims(&mut scheduler, 1_000).len() <= 5);
+        assert!(gets_rows(&mut scheduler, 1), "{bytes}");
+    }
+}
+
+#[test]
+fn what_users_want_waits_without_a_row_in_memory_for_those_before_it() {
+    let mut scheduler = scheduler(1);
+    want_many(&mut scheduler, 0..100, 2);
+    assert_eq!(take_wanted(&mut scheduler, 2), 0, "64 are ready");
+    assert_ne!(
+        scheduler.rows_in(at(1_000)),
+        Some(0),
+        "nor is the worker kept busy"
+    );
+    let mut made = 0;
+    for ms in 1_000..1_200 {
+        for claim in claims(&mut scheduler, ms) {
+            made += usize::from(claim.attempt == 1);
+            refuse(&mut scheduler, &claim, 3_600, ms);
+        }
+        write(&mut scheduler);
+        take_wanted(&mut scheduler, 2);
+    }
+    assert_eq!(made, 100, "all go on while the webhook is paused");
+}
+
+#[test]
+fn one_that_a_user_wants_goes_on_when_others_take_all_room() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(known(0), false);
+    scheduler.put(known(1), true);
+    let _ = scheduler.wants_rows(10);
+    let rows = (1..=20)
+        .map(|it| large_row(1, it, 1 << 20, false))
+        .collect();
+    scheduler.rows(webhook_id(1), rows, Some(20), true, at(0));
+    hurry(&mut scheduler, row(7, false).id, 1);
+    hurry(&mut scheduler, row(8, false).id, 2);
+    assert_eq!(fetched(&mut scheduler), [row(7, false).id]);
+    scheduler.hurried_rows(vec![row(7, false)], at(2));
+    assert!(
+        fetched(&mut scheduler).is_empty(),
+        "the next comes after it"
+    );
+}
+
+#[test]
+fn one_webhook_alone_does_not_take_the_places_of_what_users_want() {
+    let mut scheduler = scheduler(2);
+    want_many(&mut scheduler, 0..2_000, 2);
+    let (delivery, webhook) = (Uuid::from_u128(1 << 64), webhook_id(1));
+    let outbox = OutboxKey {
+        id: Uuid::from_u128(1),
+        block: 0,
+        offset: 1,
+    };
+    scheduler.hurry(outbox, Hurried { delivery, webhook }, at(3_000));
+    write(&mut scheduler);
+    assert_eq!(fetched(&mut scheduler), [delivery]);
+}
+
+/// The first webhook, paused until so many milliseconds.
+fn paused(ms: u64) -> Definition {
+    let mut definition = known(0);
+    definition.paused_until_ms = Some(at(ms).unix_ms);
+    definition
 }
 
 // Rows
@@ -368,20 +575,16 @@ fn a_pause_that_the_tables_know_holds_after_a_restart() {
     let mut definition = known(0);
     definition.paused_until_ms = Some(at(5_000).unix_ms);
     scheduler.put(definition, true);
-    let wanted = scheduler.wants_rows(1);
-    assert!(wanted[0].most < 10, "few are kept in memory meanwhile");
-    scheduler.rows(
-        webhook_id(0),
-        vec![row(1, false), row(2, false)],
-        Some(2),
-        true,
-        at(0),
+    assert!(
+        scheduler.wants_rows(1).is_empty(),
+        "none are kept in memory meanwhile"
     );
     assert!(claims(&mut scheduler, 4_999).is_empty());
     // One that was refused comes with the retries.
     let (_, until) = scheduler.wants_due(at(4_999)).unwrap();
     scheduler.due_rows(vec![row(9, true)], until, None, at(4_999));
     assert_eq!(numbers(&claims(&mut scheduler, 5_000)), [9]);
+    assert_eq!(scheduler.wants_rows(1).len(), 1, "now the others are read");
 }
 
 #[test]
@@ -406,7 +609,7 @@ fn what_waits_for_a_pause_is_left_to_its_rows() {
 }
 
 #[test]
-fn what_was_ready_when_a_pause_began_is_left_to_its_rows_but_for_a_few() {
+fn what_was_ready_when_a_pause_began_is_left_to_its_rows() {
     let mut scheduler = Scheduler::new();
     scheduler.put(known(0), true);
     let most = scheduler.wants_rows(1)[0].most;
@@ -420,9 +623,122 @@ fn what_was_ready_when_a_pause_began_is_left_to_its_rows_but_for_a_few() {
     }
     write(&mut scheduler);
     scheduler.tick(at(60_000));
-    // Five were refused, and four are ready.
+    // Five were refused.
     let wanted = scheduler.wants_rows(1);
-    assert_eq!((wanted[0].after, wanted[0].most), (9, 64));
+    assert_eq!((wanted[0].after, wanted[0].most), (5, 64));
+}
+
+/// Whether a webhook that comes now ever gets a row read, while the others are paused for a day.
+fn gets_rows(scheduler: &mut Scheduler, number: usize) -> bool {
+    scheduler.put(known(number), true);
+    [800, 60_000, 3_600_000, 80_000_000].into_iter().any(|ms| {
+        scheduler.tick(at(ms));
+        write(scheduler);
+        let wanted = scheduler.wants_rows(100);
+        wanted.iter().any(|it| it.webhook == webhook_id(number))
+    })
+}
+
+/// The row of a delivery with an event of so many bytes.
+fn large_row(webhook: usize, number: u128, bytes: usize, refused: bool) -> Recorded {
+    let mut it = row(number, refused);
+    it.id = Uuid::from_u128(((webhook as u128) << 64) | number);
+    it.webhook = webhook_id(webhook);
+    Arc::get_mut(&mut it.event).unwrap().data = "x".repeat(bytes);
+    it
+}
+
+#[test]
+fn many_paused_webhooks_with_large_rows_keep_no_other_from_its_queue() {
+    const WEBHOOKS: usize = 80;
+    let mut scheduler = Scheduler::new();
+    for number in 0..WEBHOOKS {
+        let mut definition = known(number);
+        definition.paused_until_ms = Some(at(86_400_000).unix_ms);
+        scheduler.put(definition, true);
+    }
+    for _ in 0..200 {
+        for wanted in scheduler.wants_rows(10) {
+            let number = (0..WEBHOOKS).find(|&it| webhook_id(it) == wanted.webhook);
+            let from = u128::try_from(wanted.after.max(0)).unwrap() + 1;
+            let rows: Vec<_> = (from..from + wanted.most as u128)
+                .map(|it| large_row(number.unwrap(), it, 1 << 20, false))
+                .collect();
+            let upto = rows.last().map(|row| row.seq);
+            scheduler.rows(wanted.webhook, rows, upto, true, at(0));
+        }
+    }
+    assert!(gets_rows(&mut scheduler, WEBHOOKS));
+}
+
+#[test]
+fn a_large_event_for_many_paused_webhooks_keeps_no_other_from_its_queue() {
+    const WEBHOOKS: usize = 70;
+    let mut scheduler = scheduler(WEBHOOKS);
+    offer(&mut scheduler, 0, at(0));
+    for ms in 0..20 {
+        for claim in claims(&mut scheduler, ms) {
+            refuse(&mut scheduler, &claim, 86_400, ms);
+        }
+    }
+    write(&mut scheduler);
+    webhooks::offer_data(&mut scheduler, 1, "x".repeat(1 << 20), at(30));
+    for ms in [200, 600, 700] {
+        scheduler.tick(at(ms));
+        write(&mut scheduler);
+    }
+    assert!(gets_rows(&mut scheduler, WEBHOOKS));
+}
+
+#[test]
+fn what_was_refused_takes_no_room_from_others_until_the_pause_is_over() {
+    const WEBHOOKS: usize = 70;
+    let mut scheduler = Scheduler::new();
+    for number in 0..WEBHOOKS {
+        let mut definition = known(number);
+        definition.paused_until_ms = Some(at(86_400_000).unix_ms);
+        scheduler.put(definition, true);
+    }
+    let (_, until) = scheduler.wants_due(at(0)).unwrap();
+    let rows = (0..WEBHOOKS).map(|it| large_row(it, 1, 1 << 20, true));
+    scheduler.due_rows(rows.collect(), until, None, at(0));
+    scheduler.put(known(WEBHOOKS), true);
+    scheduler.tick(at(100));
+    assert_eq!(
+        scheduler.wants_rows(100)[0].most,
+        64,
+        "as if there were none"
+    );
+    scheduler.tick(at(86_400_000));
+    // Those whose data were not kept are read again.
+    let read = scheduler.wants_rows(100).len();
+    assert_eq!(claims(&mut scheduler, 86_400_000).len(), 8);
+    assert_eq!(read, WEBHOOKS - 8);
+}
+
+#[test]
+fn what_cannot_be_tried_once_a_pause_has_begun_takes_no_room_either() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(known(0), true);
+    let _ = scheduler.wants_rows(1);
+    let rows = (1..=5).map(|it| row(it, false)).collect();
+    scheduler.rows(webhook_id(0), rows, Some(5), false, at(0));
+    let first = claims(&mut scheduler, 0);
+    refuse(&mut scheduler, &first[0], 60, 0);
+    let it = NotTried {
+        token: first[1].token,
+        reason: "a test".to_owned(),
+        hindrance: Hindrance::OutOfReach,
+        started_ms: at(0).unix_ms,
+    };
+    assert!(scheduler.not_tried(it, &LIMITS, at(1), None));
+    for claim in &first[2..] {
+        accept(&mut scheduler, claim, 1);
+    }
+    write(&mut scheduler);
+    assert!(scheduler.idle(), "nothing is ready");
+    scheduler.tick(at(60_000));
+    assert_eq!(scheduler.wants_rows(1)[0].after, 1);
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn what_is_not_in_memory_is_read_again() {
     hurry(&mut scheduler, Uuid::from_u128(77), 0);
     written(&mut scheduler);
     assert_eq!(scheduler.rows_in(at(0)), Some(0));
-    assert_eq!(scheduler.wants_hurried(10), [Uuid::from_u128(77)]);
+    assert_eq!(scheduler.wants_hurried(10)[0].delivery, Uuid::from_u128(77));
     scheduler.hurried_rows(vec![row(77, 0)], at(0));
     let claim = scheduler.claim(&LIMITS, at(0)).unwrap();
     assert_eq!((claim.delivery, claim.attempt), (Uuid::from_u128(77), 2));

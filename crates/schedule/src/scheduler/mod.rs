@@ -56,6 +56,9 @@ const DUE_PAUSE_MS: u64 = 20;
 const RETRIES_AHEAD: u32 = 64;
 /// Deliveries that users want now, whose rows are remembered to be fetched one by one.
 const HURRIED_MOST: usize = 1_000;
+/// The same of one webhook, and how many of them are ready at once.
+const HURRIED_EACH: usize = 128;
+const WANTED_MOST: usize = 64;
 /// How far ahead retries are read into memory.
 const DUE_WINDOW_MS: i64 = 60_000;
 
@@ -256,7 +259,7 @@ pub struct Scheduler {
     /// Once the running scan of retries has reached its end, another begins with the first retry.
     due_again: bool,
     /// Deliveries that users want now. Their rows must still be fetched.
-    hurried: Vec<Uuid>,
+    hurried: Vec<Hurried>,
     last_seq: i64,
     done: Units,
     /// Units that were given away for writing so far.
@@ -419,6 +422,13 @@ impl Scheduler {
     /// A delivery that has a row is kept until its next attempt is due: without its event's data, where those of others
     /// that wait are many already. (A test goes to an inactive webhook too, whose queue is not read.)
     fn wait_until(&mut self, due_ms: i64, key: usize) {
+        self.keep_waiting(due_ms, key);
+        let id = self.deliveries[key].id;
+        self.retries.push(Reverse((due_ms, key, id)));
+    }
+
+    /// The same, until something else than time makes it ready.
+    fn keep_waiting(&mut self, due_ms: i64, key: usize) {
         let delivery = &mut self.deliveries[key];
         let bytes = delivery.event.data.len();
         let much = bytes >= BARE_FROM && self.waiting_bytes + bytes > WAITING_BYTES_MAX;
@@ -438,8 +448,6 @@ impl Scheduler {
             bytes,
             bare,
         };
-        let id = delivery.id;
-        self.retries.push(Reverse((due_ms, key, id)));
     }
 
     /// Bookkeeping for a delivery that ceases to wait.

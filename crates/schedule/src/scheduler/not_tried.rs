@@ -124,6 +124,9 @@ impl Scheduler {
         } else {
             self.reenter_ready(index, key);
         }
+        if self.endpoints[index].definition.is_paused() {
+            self.give_back(index);
+        }
     }
 
     /// A delivery is passed over from now on, until somebody has looked at it. It keeps its row, or gets one.

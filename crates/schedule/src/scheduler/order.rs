@@ -17,7 +17,8 @@ pub(super) enum Rank {
 
 impl Delivery {
     fn rank(&self) -> Rank {
-        if self.wanted || self.event.event_type == TEST {
+        // A test that was refused was sent without waiting, and is tried again like all others.
+        if self.wanted || (self.event.event_type == TEST && !self.refused) {
             Rank::Wanted
         } else if self.refused {
             Rank::Refused(Reverse(self.attempts - self.attempts_before))
@@ -96,8 +97,10 @@ impl Scheduler {
                 self.list(index);
             }
             Place::Waiting { bare: true, .. } => {
+                let webhook = self.endpoints[index].definition.id;
                 self.forget(key);
-                self.hurried.push(id);
+                let delivery = id;
+                self.fetch_hurried(Hurried { delivery, webhook });
             }
             Place::Waiting { .. } => {
                 delivery.wanted = true;

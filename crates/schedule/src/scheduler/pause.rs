@@ -44,6 +44,35 @@ impl Scheduler {
         self.count(index);
     }
 
+    /// Whether a delivery stays in memory until the pause of its endpoint ends: it was refused, and is to go first then. As
+    /// many of an endpoint do as of its retries, and all tests, since the queue of an inactive webhook is not read.
+    pub(super) fn waits_for_end(&self, key: usize) -> bool {
+        let delivery = &self.deliveries[key];
+        let state = &self.endpoints[delivery.endpoint];
+        let has_room = state.refused.len() < RETRIES_AHEAD as usize;
+        delivery.refused
+            && !delivery.is_wanted()
+            && state.definition.is_paused()
+            && (has_room || delivery.event.event_type == TEST)
+    }
+
+    /// A delivery that waits has the end of the pause make it ready.
+    pub(super) fn await_end_of_pause(&mut self, key: usize) {
+        let delivery = &self.deliveries[key];
+        self.endpoints[delivery.endpoint]
+            .refused
+            .push((key, delivery.id));
+    }
+
+    /// After the end of a pause: those that were refused are ready, and others are read.
+    fn go_on(&mut self, index: usize) {
+        for (key, id) in std::mem::take(&mut self.endpoints[index].refused) {
+            self.fire(key, id);
+        }
+        self.feed(index);
+        self.list(index);
+    }
+
     /// Ends pauses whose time is over.
     pub(super) fn end_pauses(&mut self, now: Now) {
         while let Some(&Reverse((until_ms, index, webhook))) = self.pauses.peek() {
@@ -61,8 +90,7 @@ impl Scheduler {
             state.definition.paused_until_ms = None;
             state.slow_start = Some(SlowStart::default());
             state.begin_era();
-            self.feed(index);
-            self.list(index);
+            self.go_on(index);
         }
     }
 
@@ -82,9 +110,10 @@ impl Scheduler {
         }
         if paused_until_ms.is_some() {
             self.await_end(index);
+            self.give_back(index);
         } else {
             self.note_pause(index);
-            self.feed(index);
+            self.go_on(index);
         }
     }
 

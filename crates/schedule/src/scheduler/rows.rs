@@ -106,23 +106,59 @@ impl Scheduler {
     }
 
     /// The row of a delivery has become due.
-    fn hurried(&mut self, Hurried { delivery, webhook }: Hurried) {
-        match self.by_id.get(&delivery) {
+    fn hurried(&mut self, hurried: Hurried) {
+        match self.by_id.get(&hurried.delivery) {
             Some(&key) => self.want(key),
+            None => self.fetch_hurried(hurried),
+        }
+    }
+
+    /// The row of a delivery that a user wants now is to be fetched.
+    pub(super) fn fetch_hurried(&mut self, hurried: Hurried) {
+        let of_webhook = self
+            .hurried
+            .iter()
+            .filter(|it| it.webhook == hurried.webhook);
+        if self.hurried.len() >= HURRIED_MOST || of_webhook.count() >= HURRIED_EACH {
             // As many as that are found as others are that have come by themselves.
-            None if self.hurried.len() >= HURRIED_MOST => {
-                self.requeued(webhook);
-                self.reread_due();
-            }
-            None => self.hurried.push(delivery),
+            self.requeued(hurried.webhook);
+            self.reread_due();
+        } else {
+            self.hurried.push(hurried);
         }
     }
 
     /// At most `most` deliveries that users want now and that are not in memory. The caller fetches their rows and gives
-    /// them to [`Scheduler::hurried_rows`].
+    /// them to [`Scheduler::hurried_rows`]. Those for which there is no room wait.
     #[must_use]
-    pub fn wants_hurried(&mut self, most: usize) -> Vec<Uuid> {
-        self.hurried.drain(..most.min(self.hurried.len())).collect()
+    pub fn wants_hurried(&mut self, most: usize) -> Vec<Hurried> {
+        let mut wanted: Vec<Hurried> = Vec::new();
+        let mut without_room = Vec::new();
+        for hurried in std::mem::take(&mut self.hurried) {
+            let of_webhook = wanted.iter().filter(|it| it.webhook == hurried.webhook);
+            if wanted.len() < most && of_webhook.count() < self.room_for_wanted(hurried.webhook) {
+                wanted.push(hurried);
+            } else {
+                without_room.push(hurried);
+            }
+        }
+        self.hurried = without_room;
+        wanted
+    }
+
+    /// How many more deliveries that users want may be made ready for a webhook. As with others, there is room for one of
+    /// each even if what is ready for others takes all room.
+    fn room_for_wanted(&self, webhook: Uuid) -> usize {
+        let state = self.by_webhook.get(&webhook);
+        let ready = state.map_or(0, |&index| {
+            let ready = &self.endpoints[index].ready;
+            ready.partition_point(|&key| self.deliveries[key].is_wanted())
+        });
+        let most = match self.is_full() {
+            false => WANTED_MOST,
+            true => usize::from(self.ready_bytes < READY_BYTES_LAST),
+        };
+        most.saturating_sub(ready)
     }
 
     /// Rows that [`Scheduler::wants_hurried`] asked for; those that are not there any more have ended.
@@ -135,8 +171,8 @@ impl Scheduler {
     }
 
     /// Rows that [`Scheduler::wants_hurried`] asked for could not be read, and are to be asked for again.
-    pub fn put_back_hurried(&mut self, deliveries: Vec<Uuid>) {
-        self.hurried.extend(deliveries);
+    pub fn put_back_hurried(&mut self, hurried: Vec<Hurried>) {
+        self.hurried.extend(hurried);
     }
 
     /// Figures that were counted since the last call.
@@ -281,7 +317,8 @@ impl Scheduler {
             let state = self.endpoints.get(index);
             state.is_none_or(|state| state.gone || self.room_for(state) > 0)
         };
-        if !self.hurried.is_empty() || self.hungry.iter().any(room) {
+        let wanted = |it: &Hurried| self.room_for_wanted(it.webhook) > 0;
+        if self.hurried.iter().any(wanted) || self.hungry.iter().any(room) {
             return Some(0);
         }
         if self.wants_due(now).is_some() {
@@ -345,10 +382,21 @@ impl Scheduler {
             && state.ready.len() > state.prefetch()
             && let Some(&key) = state.ready.back()
             && self.deliveries[key].group.is_none()
-            && self.deliveries[key].event.event_type != TEST
+            && !self.deliveries[key].is_wanted()
         {
-            state.ready.pop_back();
-            let seq = self.deliveries[key].seq;
+            let waits = self.waits_for_end(key);
+            let delivery = &self.deliveries[key];
+            if !waits && delivery.event.event_type == TEST {
+                break;
+            }
+            let seq = delivery.seq;
+            self.endpoints[index].ready.pop_back();
+            if waits {
+                self.left_ready(key);
+                self.keep_waiting(i64::MIN, key);
+                self.await_end_of_pause(key);
+                continue;
+            }
             first = Some(first.map_or(seq, |first: i64| first.min(seq)));
             self.left_ready(key);
             self.forget(key);
@@ -360,20 +408,28 @@ impl Scheduler {
 
     /// A recorded delivery comes into memory from its row.
     pub(super) fn absorb(&mut self, index: usize, row: Recorded, now: Now, why: Reason) {
-        if self.by_id.contains_key(&row.id) || self.settling.contains(&row.id) {
+        if let Some(&key) = self.by_id.get(&row.id) {
+            // It has come by itself since the user asked.
+            if why == Reason::Wanted {
+                self.want(key);
+            }
+            return;
+        }
+        if self.settling.contains(&row.id) {
             return;
         }
         let due_ms = row.due_ms.filter(|&due| due > now.unix_ms);
         let state = &self.endpoints[index];
         let event_type = &row.event.event_type;
-        let most = match why {
-            Reason::Asked | Reason::Wanted => usize::MAX,
-            Reason::Due if event_type == TEST => usize::MAX,
+        let full = match why {
+            Reason::Asked | Reason::Wanted => false,
+            Reason::Due if event_type == TEST => false,
             // It is to go first.
-            Reason::Due if row.refused => RETRIES_AHEAD as usize,
-            Reason::Due => state.prefetch(),
+            Reason::Due if row.refused => {
+                state.ready.len().max(state.refused.len()) >= RETRIES_AHEAD as usize
+            }
+            Reason::Due => state.ready.len() >= state.prefetch(),
         };
-        let full = state.ready.len() >= most;
         let kept_back = state.definition.keeps_back(event_type);
         if due_ms.is_none() && (full || kept_back) {
             self.rewind(index, row.seq - 1);
@@ -406,6 +462,10 @@ impl Scheduler {
         self.by_id.insert(row.id, key);
         match due_ms {
             Some(due_ms) => self.wait_until(due_ms, key),
+            None if self.waits_for_end(key) => {
+                self.keep_waiting(i64::MIN, key);
+                self.await_end_of_pause(key);
+            }
             None => self.make_ready(key),
         }
     }

@@ -156,7 +156,7 @@ impl Scheduler {
         let (index, seq) = (delivery.endpoint, delivery.seq);
         let state = &self.endpoints[index];
         let event_type = &delivery.event.event_type;
-        let most = match delivery.is_wanted() {
+        let most = match delivery.is_wanted() || event_type == TEST {
             true => usize::MAX,
             false if delivery.refused => 2 * RETRIES_AHEAD as usize,
             false => 2 * state.prefetch(),
@@ -165,6 +165,8 @@ impl Scheduler {
         let kept_back = state.definition.keeps_back(event_type);
         if state.gone {
             self.forget(key);
+        } else if !bare && !kept_back && self.waits_for_end(key) {
+            self.await_end_of_pause(key);
         } else if bare || full || kept_back {
             self.forget(key);
             self.rewind(index, seq - 1);
