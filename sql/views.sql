@@ -97,12 +97,13 @@ COMMENT ON COLUMN webhooks.pending.last_error IS 'Why the last attempt failed; a
 COMMENT ON COLUMN webhooks.pending.created_at IS 'When the delivery was made';
 
 -- An endpoint that has asked to be left alone by Retry-After. The row that says so is the worker's; another URL, and switching
--- the webhook on again, end what it says.
+-- the webhook on again, end what it says. A pause that ends later than in a day was begun under a clock that was ahead.
 CREATE VIEW webhooks.paused WITH (security_barrier) AS
 SELECT w.id AS webhook_id, s.paused_until
   FROM webhooks.webhook w
   JOIN webhooks.webhook_stats s ON s.webhook_id = w.id
  WHERE s.paused_until > clock_timestamp()
+   AND s.paused_until < clock_timestamp() + interval '1 day 1 minute'
    AND s.activation = w.activation
    AND s.paused_url = w.url;
 COMMENT ON VIEW   webhooks.paused IS 'Internal: webhooks whose endpoints have asked to be left alone for a while';

@@ -196,6 +196,16 @@ def test_a_pause_is_never_longer_than_a_day(db, receiver):
     assert timedelta(hours=23, minutes=59) < until - datetime.now(UTC) <= timedelta(days=1)
 
 
+def test_a_pause_from_under_a_clock_that_was_a_year_ahead_is_none(db, receiver):
+    webhook = pause(db, receiver)
+    db.stop_worker()
+    db.execute("UPDATE webhooks.webhook_stats SET paused_until = paused_until + interval '1 year'")
+    assert paused_until(db, webhook) is None
+    db.start_worker()
+    db.emit()
+    db.wait_for_states(webhook, delivered=2, timeout=20)
+
+
 def test_another_url_ends_the_pause(db, receiver):
     webhook = pause(db, receiver)
     db.emit()

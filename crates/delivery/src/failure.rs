@@ -138,13 +138,15 @@ impl From<&io::Error> for Failure {
         }
         match error.kind() {
             ConnectionRefused => Failure::ConnectionRefused,
-            ConnectionReset | ConnectionAborted | BrokenPipe => Failure::ConnectionReset,
+            // A socket is not connected any more when the peer has reset it before we looked.
+            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected => {
+                Failure::ConnectionReset
+            }
             UnexpectedEof => Failure::ConnectionClosed,
             HostUnreachable | NetworkUnreachable | NetworkDown => Failure::Unreachable,
             // No local port is left: to reach this endpoint, so it is not certain whose fault that is.
             AddrNotAvailable => Failure::Unreachable,
             TimedOut => Failure::TimedOut,
-            NotConnected => Failure::ShutDown,
             OutOfMemory => Failure::NoMemory,
             _ => Failure::Network,
         }
@@ -159,6 +161,15 @@ mod tests {
     fn words_of_the_peer_are_never_repeated() {
         let error = io::Error::other("10.0.0.1 said secret");
         assert_eq!(Failure::from(&error).to_string(), "network error");
+    }
+
+    #[test]
+    fn a_reset_is_the_endpoint_s_however_it_shows() {
+        for code in [nix::libc::ECONNRESET, nix::libc::EPIPE, nix::libc::ENOTCONN] {
+            let failure = Failure::from(&io::Error::from_raw_os_error(code));
+            assert_eq!(failure, Failure::ConnectionReset);
+            assert!(!failure.is_ours());
+        }
     }
 
     #[test]

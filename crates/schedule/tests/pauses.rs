@@ -10,7 +10,7 @@ use webhooks::{at, definition, offer, webhook_id};
 use webhooks_core::request::Event;
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Batch, Claim, Definition, Ended, Hindrance, How, Hurried, Lifetime, Limits, NotTried,
+    Batch, Claim, Definition, Ended, Hindrance, How, Hurried, Lifetime, Limits, NotTried, Now,
     OutboxKey, Recorded, Scheduler, Unit,
 };
 
@@ -227,6 +227,59 @@ fn the_worker_wakes_when_a_pause_ends() {
     // What was refused would be due by its schedule.
     scheduler.tick(at(1_010));
     assert_eq!(scheduler.wake_in(at(1_010)), Some(2_000));
+}
+
+// A clock that was wrong
+
+#[test]
+fn a_pause_that_was_begun_under_a_clock_that_was_ahead_ends_when_that_is_set_back() {
+    const YEAR_MS: i64 = 365 * 86_400_000;
+    let ahead = |ms: u64| Now {
+        mono_ms: ms,
+        unix_ms: at(ms).unix_ms + YEAR_MS,
+    };
+    for answered_before in [true, false] {
+        let mut scheduler = scheduler(1);
+        for event in 0..10 {
+            offer(&mut scheduler, event, at(0));
+        }
+        scheduler.tick(ahead(0));
+        let claim = scheduler.claim(&LIMITS, ahead(0)).unwrap();
+        let ended = Ended {
+            token: claim.token,
+            result: verdict::Ended::Status {
+                code: 429,
+                retry_after: Some("60".to_owned()),
+            },
+            timed_out: false,
+            started_ms: ahead(0).unix_ms,
+            duration_ms: 0,
+            excerpt: None,
+            remark: None,
+        };
+        if answered_before {
+            scheduler.ended(ended, &LIMITS, ahead(10), None);
+            scheduler.tick(ahead(10));
+            let _ = scheduler.take_stats();
+            scheduler.tick(at(20));
+            let stats = scheduler.take_stats().pop().unwrap();
+            assert_eq!(stats.1.pause.map(|it| it.until_ms), Some(None));
+        } else {
+            scheduler.tick(at(10));
+            scheduler.ended(ended, &LIMITS, at(10), None);
+        }
+        write(&mut scheduler);
+        assert_eq!(claims(&mut scheduler, 60_020).len(), 1);
+    }
+}
+
+#[test]
+fn a_pause_of_a_day_outlasts_a_clock_that_is_set_back_a_little() {
+    let mut scheduler = five_refused(86_400);
+    scheduler.tick(at(40_000));
+    scheduler.tick(at(10));
+    assert!(claims(&mut scheduler, 86_400_009).is_empty());
+    assert_eq!(claims(&mut scheduler, 86_400_010).len(), 1);
 }
 
 // When it ends before

@@ -301,7 +301,10 @@ impl Scheduler {
         if ended.timed_out {
             self.give_back(index);
         }
-        let pause = judged.pause.map(|it| later(ended_ms, it));
+        // The clock may have been set back since.
+        let is_possible = ended_ms <= now.unix_ms.saturating_add(CLOCK_MARGIN_MS);
+        let from_ms = if is_possible { ended_ms } else { now.unix_ms };
+        let pause = judged.pause.map(|it| later(from_ms, it));
         self.heed(index, era, status, pause, limits);
         if let Some(group) = group {
             self.note_ending(group, now);

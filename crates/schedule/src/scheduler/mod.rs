@@ -62,6 +62,9 @@ const WANTED_MOST: usize = 64;
 /// How far ahead retries are read into memory.
 const DUE_WINDOW_MS: i64 = 60_000;
 
+/// By how much a clock is set back without anything following from it.
+const CLOCK_MARGIN_MS: i64 = 60_000;
+
 /// The time, on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
@@ -246,6 +249,8 @@ pub struct Scheduler {
     pauses: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
     /// A pause has begun or was ended, and the tables do not know it yet.
     pause_is_new: bool,
+    /// The time at the last tick, Unix milliseconds.
+    clock_ms: i64,
     shortage: Shortage,
     /// Endpoints with outcomes that a crash may take.
     unsaved: Vec<usize>,

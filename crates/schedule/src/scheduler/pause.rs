@@ -7,6 +7,8 @@ use super::*;
 
 /// By how much longer than an endpoint asks for its pauses are, once one was too short.
 const CUT_OFF_MS: i64 = 1_000;
+/// A pause that lasts longer from now on was begun under a clock that was ahead. The view `webhooks.paused` leaves it out, too.
+const LONGEST_MS: i64 = 86_400_000 + CLOCK_MARGIN_MS;
 
 impl Scheduler {
     /// An endpoint has asked to be left alone until then. What is under way goes on, and may make it longer.
@@ -87,10 +89,34 @@ impl Scheduler {
             if state.definition.paused_until_ms != Some(until_ms) {
                 continue;
             }
-            state.definition.paused_until_ms = None;
-            state.slow_start = Some(SlowStart::default());
-            state.begin_era();
-            self.go_on(index);
+            self.end_pause(index);
+        }
+    }
+
+    fn end_pause(&mut self, index: usize) {
+        let state = &mut self.endpoints[index];
+        state.definition.paused_until_ms = None;
+        state.slow_start = Some(SlowStart::default());
+        state.begin_era();
+        self.go_on(index);
+    }
+
+    /// Ends pauses that are too long to be any, once the clock has been set back.
+    pub(super) fn heed_clock(&mut self, now: Now) {
+        let before_ms = std::mem::replace(&mut self.clock_ms, now.unix_ms);
+        if now.unix_ms >= before_ms {
+            return;
+        }
+        let is_wrong = |until_ms: i64| until_ms > now.unix_ms.saturating_add(LONGEST_MS);
+        let wrong: Vec<usize> = self
+            .endpoints
+            .iter()
+            .filter(|(_, state)| state.definition.paused_until_ms.is_some_and(is_wrong))
+            .map(|(index, _)| index)
+            .collect();
+        for index in wrong {
+            self.end_pause(index);
+            self.note_pause(index);
         }
     }
 

@@ -5,6 +5,7 @@ use super::*;
 impl Scheduler {
     /// Does what is due by time alone.
     pub fn tick(&mut self, now: Now) {
+        self.heed_clock(now);
         // Before retries, which are to go first when a pause is over.
         self.end_pauses(now);
         while let Some(&Reverse((due_ms, key, id))) = self.retries.peek() {
