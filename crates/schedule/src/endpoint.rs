@@ -185,6 +185,8 @@ pub(crate) struct State {
     pub(crate) era_in_flight: u32,
     /// After a pause, until the endpoint has shown that it takes more.
     pub(crate) slow_start: Option<SlowStart>,
+    /// When it is looked at whether its pause is over, Unix milliseconds; `None`: not yet.
+    pub(crate) pause_seen_ms: Option<i64>,
     /// Its last pause was too short: the first request after it was refused again.
     pub(crate) was_too_short: bool,
     /// One of its pauses was. Many receivers cut off the rest of a second that they count in.
@@ -233,6 +235,7 @@ impl State {
             place_era: 0,
             era_in_flight: 0,
             slow_start: None,
+            pause_seen_ms: None,
             was_too_short: false,
             cuts_off: false,
             rest_ms: 0,

@@ -245,7 +245,7 @@ pub struct Scheduler {
     started: VecDeque<(u64, usize, Uuid)>,
     retries: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
     held: BinaryHeap<Reverse<(u64, usize)>>,
-    /// Ends of pauses, Unix milliseconds. One that has become longer or was ended stands there still.
+    /// When to look at pauses, Unix milliseconds. They may have become longer since, or been ended.
     pauses: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
     /// A pause has begun or was ended, and the tables do not know it yet.
     pause_is_new: bool,

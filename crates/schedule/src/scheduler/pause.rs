@@ -27,11 +27,17 @@ impl Scheduler {
         self.give_back(index);
     }
 
-    /// Has [`Scheduler::tick`] end the pause of an endpoint.
+    /// Has [`Scheduler::tick`] look at the pause of an endpoint when it ends, unless it does sooner: a pause that becomes
+    /// longer again and again stands in the heap once.
     pub(super) fn await_end(&mut self, index: usize) {
-        let definition = &self.endpoints[index].definition;
-        if let Some(until_ms) = definition.paused_until_ms {
-            self.pauses.push(Reverse((until_ms, index, definition.id)));
+        let state = &mut self.endpoints[index];
+        let Some(until_ms) = state.definition.paused_until_ms else {
+            return;
+        };
+        if state.pause_seen_ms.is_none_or(|seen| until_ms < seen) {
+            state.pause_seen_ms = Some(until_ms);
+            let entry = (until_ms, index, state.definition.id);
+            self.pauses.push(Reverse(entry));
         }
     }
 
@@ -86,10 +92,14 @@ impl Scheduler {
             let Some(state) = state.filter(|it| it.definition.id == webhook) else {
                 continue;
             };
-            if state.definition.paused_until_ms != Some(until_ms) {
-                continue;
+            if state.pause_seen_ms == Some(until_ms) {
+                state.pause_seen_ms = None;
             }
-            self.end_pause(index);
+            match state.definition.paused_until_ms {
+                Some(until_ms) if until_ms <= now.unix_ms => self.end_pause(index),
+                Some(_) => self.await_end(index),
+                None => {}
+            }
         }
     }
 
