@@ -229,6 +229,22 @@ fn the_worker_wakes_when_a_pause_ends() {
     assert_eq!(scheduler.wake_in(at(1_010)), Some(2_000));
 }
 
+#[test]
+fn no_pause_is_longer_than_a_day_also_after_one_that_was_too_short() {
+    const DAY_MS: u64 = 86_400_000;
+    let mut scheduler = five_refused(3);
+    let probe = claims(&mut scheduler, 3_010);
+    refuse(&mut scheduler, &probe[0], DAY_MS / 1_000, 3_010);
+    write(&mut scheduler);
+    let stats = scheduler.take_stats().pop().unwrap();
+    assert_eq!(
+        stats.1.pause.and_then(|it| it.until_ms),
+        Some(at(3_010 + DAY_MS).unix_ms)
+    );
+    assert!(claims(&mut scheduler, 3_009 + DAY_MS).is_empty());
+    assert_eq!(claims(&mut scheduler, 3_010 + DAY_MS).len(), 1);
+}
+
 // A clock that was wrong
 
 #[test]
