@@ -193,6 +193,9 @@ pub(crate) struct State {
     pub(crate) cuts_off: bool,
     /// How long it rested last because a request could not be made; 0: the last one was made.
     pub(crate) rest_ms: u64,
+    /// Since when its requests could not be made for reasons that are not its own, monotonic milliseconds; `None`: the last
+    /// one was made.
+    pub(crate) hindered_since_ms: Option<u64>,
     pub(crate) window: Window,
     /// Until when places of the window are kept for attempts that nothing tells of, monotonic milliseconds.
     pub(crate) reserved_until_ms: u64,
@@ -239,6 +242,7 @@ impl State {
             was_too_short: false,
             cuts_off: false,
             rest_ms: 0,
+            hindered_since_ms: None,
             window: Window::new(),
             reserved_until_ms: 0,
             unsaved: 0,
@@ -261,6 +265,7 @@ impl State {
     pub(crate) fn begin_era(&mut self) {
         self.era += 1;
         self.era_in_flight = 0;
+        self.hindered_since_ms = None;
     }
 
     /// With fewer ready deliveries than this it asks for more, when it has more. While it is paused it asks for none.

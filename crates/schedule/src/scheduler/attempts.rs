@@ -123,6 +123,7 @@ impl Scheduler {
     /// Takes in the outcome of an attempt. `jitter` as in [`webhooks_core::retry::delay`].
     pub fn ended(&mut self, ended: Ended, limits: &Limits, now: Now, jitter: Option<f64>) {
         self.shortage.worked(now.mono_ms);
+        self.was_made(&ended);
         self.end_attempt(ended, limits, now, jitter);
     }
 
@@ -165,10 +166,9 @@ impl Scheduler {
         let cancelled = delivery.cancelled;
         let quiet = delivery.event.is_failure_report();
         delivery.wanted = false;
-        delivery.not_tried_ms = None;
+        delivery.hindered = false;
         self.leave_flight(key);
         let state = &mut self.endpoints[index];
-        state.rest_ms = 0;
         if limits.per_minute > 0 {
             state.window.ended(now.mono_ms);
             if state.unsaved == 0 {
@@ -374,6 +374,7 @@ impl Scheduler {
             ended_ms,
         );
         delivery.group = None;
+        delivery.since_ms = due_ms;
         delivery.place = Place::UNCOUNTED;
         let id = delivery.id;
         self.by_id.insert(id, key);

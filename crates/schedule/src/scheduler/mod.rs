@@ -179,8 +179,10 @@ struct Delivery {
     wanted: bool,
     /// Its last attempt was refused for reasons of load.
     refused: bool,
-    /// Since when it could not be tried for reasons that are not its endpoint's, monotonic milliseconds.
-    not_tried_ms: Option<u64>,
+    /// Since when its next attempt may start, Unix milliseconds.
+    since_ms: i64,
+    /// It could not be tried for reasons that are not its endpoint's.
+    hindered: bool,
     /// How often the worker itself has failed at it.
     defects: u8,
 }
