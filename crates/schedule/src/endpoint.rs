@@ -84,6 +84,14 @@ impl Definition {
             .filter(|_| self.is_same_place(before));
     }
 
+    /// Takes over the pause of the definition before this one if it is longer: a dump may have brought the tables one of which
+    /// memory does not know, and memory may have one that is not written yet.
+    pub fn merge_pause(&mut self, before: &Self) {
+        if self.is_same_place(before) {
+            self.paused_until_ms = self.paused_until_ms.max(before.paused_until_ms);
+        }
+    }
+
     /// Whether this definition begins anew, after `before`: what that one's endpoint answers says nothing of this one's.
     pub(crate) fn moves_from(&self, before: &Self) -> bool {
         !self.is_same_place(before)

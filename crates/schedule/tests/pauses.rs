@@ -374,6 +374,30 @@ fn another_url_or_activation_ends_it_and_another_change_does_not() {
 }
 
 #[test]
+fn when_tables_are_read_again_after_a_dump_the_longer_pause_holds() {
+    let (unwritten, shorter, longer) = (known(0), paused(30_000), paused(90_000));
+    for (mut read, ends_ms) in [(unwritten, 60_010), (shorter, 60_010), (longer, 90_000)] {
+        let mut scheduler = five_refused(60);
+        let _ = scheduler.take_stats();
+        let index = scheduler.index_of(webhook_id(0)).unwrap();
+        read.merge_pause(scheduler.definition(index));
+        scheduler.put(read, false);
+        assert!(
+            !scheduler.has_stats(),
+            "the tables are not told that it is over"
+        );
+        assert!(claims(&mut scheduler, 110).is_empty());
+        write(&mut scheduler);
+        assert!(claims(&mut scheduler, ends_ms - 1).is_empty());
+        assert_eq!(claims(&mut scheduler, ends_ms).len(), 1);
+    }
+    let mut moved = known(0);
+    moved.url = "http://127.0.0.1/moved".to_owned();
+    moved.merge_pause(&paused(60_000));
+    assert_eq!(moved.paused_until_ms, None);
+}
+
+#[test]
 fn what_was_refused_goes_first_when_the_pause_is_ended_early_and_never_sooner_than_scheduled() {
     let mut moved = known(0);
     moved.url = "http://127.0.0.1/moved".to_owned();
