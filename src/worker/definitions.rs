@@ -457,8 +457,10 @@ impl Worker {
             self.definitions.tell(&definition);
             let known = self.scheduler.index_of(id);
             let known = known.map(|index| self.scheduler.definition(index));
-            if let Some(known) = known.filter(|_| !merged) {
-                definition.keep_pause(known);
+            match known {
+                Some(known) if merged => definition.merge_pause(known),
+                Some(known) => definition.keep_pause(known),
+                None => {}
             }
             if let Some(known) = known.filter(|it| it.activation == definition.activation) {
                 // The figures in memory are ahead of those in the table, but for what a dump has brought.

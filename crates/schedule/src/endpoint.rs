@@ -84,6 +84,14 @@ impl Definition {
             .filter(|_| self.is_same_place(before));
     }
 
+    /// Takes over the pause of the definition before this one if it is longer: a dump may have brought the tables one of which
+    /// memory does not know, and memory may have one that is not written yet.
+    pub fn merge_pause(&mut self, before: &Self) {
+        if self.is_same_place(before) {
+            self.paused_until_ms = self.paused_until_ms.max(before.paused_until_ms);
+        }
+    }
+
     /// Whether this definition begins anew, after `before`: what that one's endpoint answers says nothing of this one's.
     pub(crate) fn moves_from(&self, before: &Self) -> bool {
         !self.is_same_place(before)
@@ -185,12 +193,17 @@ pub(crate) struct State {
     pub(crate) era_in_flight: u32,
     /// After a pause, until the endpoint has shown that it takes more.
     pub(crate) slow_start: Option<SlowStart>,
+    /// When it is looked at whether its pause is over, Unix milliseconds; `None`: not yet.
+    pub(crate) pause_seen_ms: Option<i64>,
     /// Its last pause was too short: the first request after it was refused again.
     pub(crate) was_too_short: bool,
     /// One of its pauses was. Many receivers cut off the rest of a second that they count in.
     pub(crate) cuts_off: bool,
     /// How long it rested last because a request could not be made; 0: the last one was made.
     pub(crate) rest_ms: u64,
+    /// Since when its requests could not be made for reasons that are not its own, monotonic milliseconds; `None`: the last
+    /// one was made.
+    pub(crate) hindered_since_ms: Option<u64>,
     pub(crate) window: Window,
     /// Until when places of the window are kept for attempts that nothing tells of, monotonic milliseconds.
     pub(crate) reserved_until_ms: u64,
@@ -233,9 +246,11 @@ impl State {
             place_era: 0,
             era_in_flight: 0,
             slow_start: None,
+            pause_seen_ms: None,
             was_too_short: false,
             cuts_off: false,
             rest_ms: 0,
+            hindered_since_ms: None,
             window: Window::new(),
             reserved_until_ms: 0,
             unsaved: 0,
@@ -258,6 +273,7 @@ impl State {
     pub(crate) fn begin_era(&mut self) {
         self.era += 1;
         self.era_in_flight = 0;
+        self.hindered_since_ms = None;
     }
 
     /// With fewer ready deliveries than this it asks for more, when it has more. While it is paused it asks for none.

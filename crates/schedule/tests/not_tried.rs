@@ -3,10 +3,12 @@
 
 mod webhooks;
 
+use std::sync::Arc;
+use uuid::Uuid;
 use webhooks::{at, definition, offer, webhook_id};
 use webhooks_core::verdict;
 use webhooks_schedule::{
-    Claim, Ended, Hindrance, How, Lifetime, Limits, NotTried, Scheduler, Unit,
+    Claim, Ended, Hindrance, How, Lifetime, Limits, NotTried, Recorded, Scheduler, Unit,
 };
 
 const LIMITS: Limits = Limits {
@@ -209,6 +211,79 @@ fn after_an_hour_it_is_an_attempt_that_failed() {
     assert_eq!(
         ending.attempt.as_ref().unwrap().error.as_deref(),
         Some("a test")
+    );
+}
+
+/// Hinders whatever starts in so many milliseconds; how many attempts that made.
+fn hinder_all(scheduler: &mut Scheduler, ms: std::ops::Range<u64>) -> usize {
+    let mut attempts = 0;
+    for ms in ms.step_by(500) {
+        for claim in claims(scheduler, ms) {
+            let waits = hinder(scheduler, &claim, Hindrance::OutOfReach, ms);
+            attempts += usize::from(!waits);
+        }
+        write(scheduler);
+    }
+    attempts
+}
+
+#[test]
+fn the_hour_is_that_of_the_webhook_for_all_that_waits() {
+    let mut scheduler = scheduler(1, 20);
+    assert_eq!(hinder_all(&mut scheduler, 0..HOUR_MS), 0);
+    // Five at once, each thirty seconds.
+    assert_eq!(hinder_all(&mut scheduler, HOUR_MS..HOUR_MS + 180_000), 20);
+}
+
+#[test]
+fn the_hour_is_counted_whatever_leaves_memory_meanwhile() {
+    let mut scheduler = scheduler(1, 1);
+    assert_eq!(hinder_all(&mut scheduler, 0..HOUR_MS / 2), 0);
+    let lifetime = Lifetime::default();
+    scheduler.put(definition(0, false, &lifetime), false);
+    scheduler.put(definition(0, true, &lifetime), true);
+    let queued = write(&mut scheduler);
+    assert!(queued.is_empty(), "it has its row");
+    let wanted = scheduler.wants_rows(1);
+    let event = webhooks_core::request::Event {
+        id: Uuid::from_u128(1),
+        event_type: "memory.created".to_owned(),
+        created_ms: at(0).unix_ms,
+        data: "{}".to_owned(),
+    };
+    let row = Recorded {
+        id: webhooks_core::id::delivery(event.id, webhook_id(0), 0),
+        webhook: wanted[0].webhook,
+        event: Arc::new(event),
+        seq: 1,
+        attempts: 0,
+        attempts_before: 0,
+        due_ms: None,
+        created_ms: at(0).unix_ms,
+        refused: false,
+        undecided: None,
+    };
+    let half_ms = HOUR_MS / 2;
+    scheduler.rows(webhook_id(0), vec![row], Some(1), false, at(half_ms));
+    assert_eq!(hinder_all(&mut scheduler, half_ms..HOUR_MS), 0);
+    assert_eq!(hinder_all(&mut scheduler, HOUR_MS..HOUR_MS + 60_000), 1);
+}
+
+#[test]
+fn what_comes_later_has_its_own_hour_and_a_request_that_is_made_ends_it() {
+    let mut scheduler = scheduler(1, 1);
+    assert_eq!(hinder_all(&mut scheduler, 0..HOUR_MS - 60_000), 0);
+    offer(&mut scheduler, 1, at(HOUR_MS - 60_000));
+    let late_ms = 2 * HOUR_MS - 60_000;
+    // The first one has one attempt now, and then its own hour.
+    assert_eq!(hinder_all(&mut scheduler, HOUR_MS - 60_000..late_ms), 1);
+    let started = claims(&mut scheduler, late_ms + 40_000);
+    succeed(&mut scheduler, &started[0], late_ms + 40_000);
+    write(&mut scheduler);
+    let begin = late_ms + 41_000;
+    assert_eq!(
+        hinder_all(&mut scheduler, begin..begin + HOUR_MS - 60_000),
+        0
     );
 }
 

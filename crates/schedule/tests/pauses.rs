@@ -229,6 +229,22 @@ fn the_worker_wakes_when_a_pause_ends() {
     assert_eq!(scheduler.wake_in(at(1_010)), Some(2_000));
 }
 
+#[test]
+fn no_pause_is_longer_than_a_day_also_after_one_that_was_too_short() {
+    const DAY_MS: u64 = 86_400_000;
+    let mut scheduler = five_refused(3);
+    let probe = claims(&mut scheduler, 3_010);
+    refuse(&mut scheduler, &probe[0], DAY_MS / 1_000, 3_010);
+    write(&mut scheduler);
+    let stats = scheduler.take_stats().pop().unwrap();
+    assert_eq!(
+        stats.1.pause.and_then(|it| it.until_ms),
+        Some(at(3_010 + DAY_MS).unix_ms)
+    );
+    assert!(claims(&mut scheduler, 3_009 + DAY_MS).is_empty());
+    assert_eq!(claims(&mut scheduler, 3_010 + DAY_MS).len(), 1);
+}
+
 // A clock that was wrong
 
 #[test]
@@ -282,6 +298,58 @@ fn a_pause_of_a_day_outlasts_a_clock_that_is_set_back_a_little() {
     assert_eq!(claims(&mut scheduler, 86_400_010).len(), 1);
 }
 
+/// Sends a test, which the endpoint answers with a pause of so many seconds.
+fn refuse_test(scheduler: &mut Scheduler, seconds: u64, ms: u64) {
+    let event = Arc::new(Event {
+        id: Uuid::from_u128(1_000_000 + u128::from(ms)),
+        event_type: TEST.to_owned(),
+        created_ms: at(ms).unix_ms,
+        data: "{}".to_owned(),
+    });
+    let outbox = OutboxKey {
+        id: event.id,
+        block: 0,
+        offset: 1,
+    };
+    let index = scheduler.index_of(webhook_id(0)).unwrap();
+    scheduler.offer(outbox, &event, &[index], at(ms));
+    while let Some(claim) = scheduler.claim(&LIMITS, at(ms)) {
+        refuse(scheduler, &claim, seconds, ms);
+    }
+}
+
+#[test]
+fn a_pause_that_becomes_longer_again_and_again_takes_no_more_memory() {
+    let mut scheduler = scheduler(1);
+    for ms in 0..1_000 {
+        refuse_test(&mut scheduler, 80_000, ms);
+        write(&mut scheduler);
+    }
+    let text = format!("{scheduler:?}");
+    let pauses = text.split("pauses: [").nth(1).unwrap();
+    let pauses = &pauses[..pauses.find(']').unwrap()];
+    assert_eq!(pauses.matches("Reverse").count(), 1);
+    // It ends when the last answer says.
+    scheduler.tick(at(80_000_000));
+    assert!(scheduler.wake_in(at(80_000_000)).unwrap() > 0);
+    assert!(claims(&mut scheduler, 80_000_998).is_empty());
+    assert!(!claims(&mut scheduler, 80_000_999).is_empty());
+}
+
+#[test]
+fn a_pause_that_is_shorter_than_one_that_was_ended_ends_in_time() {
+    let mut scheduler = five_refused(60);
+    let mut moved = known(0);
+    moved.url = "http://127.0.0.1/moved".to_owned();
+    scheduler.put(moved, false);
+    for claim in claims(&mut scheduler, 2_000) {
+        refuse(&mut scheduler, &claim, 10, 2_000);
+    }
+    write(&mut scheduler);
+    assert!(claims(&mut scheduler, 11_999).is_empty());
+    assert_eq!(claims(&mut scheduler, 12_000).len(), 1);
+}
+
 // When it ends before
 
 #[test]
@@ -303,6 +371,30 @@ fn another_url_or_activation_ends_it_and_another_change_does_not() {
         let told = stats.and_then(|(_, it)| it.pause);
         assert_eq!(told.map(|it| it.until_ms), ends.then_some(None));
     }
+}
+
+#[test]
+fn when_tables_are_read_again_after_a_dump_the_longer_pause_holds() {
+    let (unwritten, shorter, longer) = (known(0), paused(30_000), paused(90_000));
+    for (mut read, ends_ms) in [(unwritten, 60_010), (shorter, 60_010), (longer, 90_000)] {
+        let mut scheduler = five_refused(60);
+        let _ = scheduler.take_stats();
+        let index = scheduler.index_of(webhook_id(0)).unwrap();
+        read.merge_pause(scheduler.definition(index));
+        scheduler.put(read, false);
+        assert!(
+            !scheduler.has_stats(),
+            "the tables are not told that it is over"
+        );
+        assert!(claims(&mut scheduler, 110).is_empty());
+        write(&mut scheduler);
+        assert!(claims(&mut scheduler, ends_ms - 1).is_empty());
+        assert_eq!(claims(&mut scheduler, ends_ms).len(), 1);
+    }
+    let mut moved = known(0);
+    moved.url = "http://127.0.0.1/moved".to_owned();
+    moved.merge_pause(&paused(60_000));
+    assert_eq!(moved.paused_until_ms, None);
 }
 
 #[test]

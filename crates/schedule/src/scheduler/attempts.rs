@@ -1,10 +1,11 @@
 //! Attempts start and end.
 
+use super::pause::Asked;
 use super::*;
 use std::time::Duration;
 
 /// So long after a time, Unix milliseconds.
-fn later(at_ms: i64, by: Duration) -> i64 {
+pub(super) fn later(at_ms: i64, by: Duration) -> i64 {
     at_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
 }
 
@@ -122,6 +123,7 @@ impl Scheduler {
     /// Takes in the outcome of an attempt. `jitter` as in [`webhooks_core::retry::delay`].
     pub fn ended(&mut self, ended: Ended, limits: &Limits, now: Now, jitter: Option<f64>) {
         self.shortage.worked(now.mono_ms);
+        self.was_made(&ended);
         self.end_attempt(ended, limits, now, jitter);
     }
 
@@ -137,34 +139,6 @@ impl Scheduler {
         state.in_flight -= 1;
         if era == state.era {
             state.era_in_flight -= 1;
-        }
-    }
-
-    /// The endpoint says how it stands with load: when it is to be left alone, or that it takes requests.
-    fn heed(
-        &mut self,
-        index: usize,
-        era: u64,
-        status: Option<u16>,
-        pause: Option<i64>,
-        limits: &Limits,
-    ) {
-        let Some(state) = self.endpoints.get_mut(index) else {
-            return;
-        };
-        // What the URL before has answered says nothing.
-        if state.gone || era < state.place_era {
-            return;
-        }
-        let is_new = era == state.era;
-        if let Some(until_ms) = pause {
-            let probed = state.slow_start.is_some_and(SlowStart::is_probing);
-            state.was_too_short |= is_new && probed && !state.definition.is_paused();
-            state.cuts_off |= state.was_too_short;
-            self.begin_pause(index, until_ms);
-        } else if is_new && status.is_some_and(|it| !verdict::is_refusal(it)) {
-            state.was_too_short = false;
-            state.slow_start = state.slow_start.and_then(|it| it.accept(limits.concurrent));
         }
     }
 
@@ -192,10 +166,9 @@ impl Scheduler {
         let cancelled = delivery.cancelled;
         let quiet = delivery.event.is_failure_report();
         delivery.wanted = false;
-        delivery.not_tried_ms = None;
+        delivery.hindered = false;
         self.leave_flight(key);
         let state = &mut self.endpoints[index];
-        state.rest_ms = 0;
         if limits.per_minute > 0 {
             state.window.ended(now.mono_ms);
             if state.unsaved == 0 {
@@ -304,7 +277,7 @@ impl Scheduler {
         // The clock may have been set back since.
         let is_possible = ended_ms <= now.unix_ms.saturating_add(CLOCK_MARGIN_MS);
         let from_ms = if is_possible { ended_ms } else { now.unix_ms };
-        let pause = judged.pause.map(|it| later(from_ms, it));
+        let pause = judged.pause.map(|length| Asked { from_ms, length });
         self.heed(index, era, status, pause, limits);
         if let Some(group) = group {
             self.note_ending(group, now);
@@ -401,6 +374,7 @@ impl Scheduler {
             ended_ms,
         );
         delivery.group = None;
+        delivery.since_ms = due_ms;
         delivery.place = Place::UNCOUNTED;
         let id = delivery.id;
         self.by_id.insert(id, key);

@@ -243,7 +243,8 @@ impl Scheduler {
             cancelled: false,
             wanted: false,
             refused: false,
-            not_tried_ms: None,
+            since_ms: it.created_ms,
+            hindered: false,
             defects: 0,
         });
         state.members += 1;

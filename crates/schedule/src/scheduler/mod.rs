@@ -179,8 +179,10 @@ struct Delivery {
     wanted: bool,
     /// Its last attempt was refused for reasons of load.
     refused: bool,
-    /// Since when it could not be tried for reasons that are not its endpoint's, monotonic milliseconds.
-    not_tried_ms: Option<u64>,
+    /// Since when its next attempt may start, Unix milliseconds.
+    since_ms: i64,
+    /// It could not be tried for reasons that are not its endpoint's.
+    hindered: bool,
     /// How often the worker itself has failed at it.
     defects: u8,
 }
@@ -245,7 +247,7 @@ pub struct Scheduler {
     started: VecDeque<(u64, usize, Uuid)>,
     retries: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
     held: BinaryHeap<Reverse<(u64, usize)>>,
-    /// Ends of pauses, Unix milliseconds. One that has become longer or was ended stands there still.
+    /// When to look at pauses, Unix milliseconds. They may have become longer since, or been ended.
     pauses: BinaryHeap<Reverse<(i64, usize, Uuid)>>,
     /// A pause has begun or was ended, and the tables do not know it yet.
     pause_is_new: bool,

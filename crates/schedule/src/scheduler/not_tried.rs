@@ -3,8 +3,8 @@
 
 use super::*;
 
-/// What lasts longer is an attempt that failed, so that no delivery waits for ever. It is counted in memory: a restart
-/// begins anew.
+/// What lasts longer is an attempt that failed, so that no delivery waits for ever. It is counted in memory, for the webhook: a
+/// restart begins anew.
 const MOST_MS: u64 = 3_600_000;
 /// A delivery at which the worker itself has failed so often is passed over.
 const DEFECTS_MOST: u8 = 3;
@@ -61,9 +61,8 @@ impl Scheduler {
         } else {
             self.rest(index, now);
         }
-        let delivery = &mut self.deliveries[key];
-        let since_ms = *delivery.not_tried_ms.get_or_insert(now.mono_ms);
-        if now.mono_ms >= since_ms + MOST_MS {
+        self.deliveries[key].hindered = true;
+        if self.hindered_ms(key, now) >= MOST_MS {
             let ended = Ended {
                 token: it.token,
                 result: verdict::Ended::Error(it.reason),
@@ -76,6 +75,7 @@ impl Scheduler {
             self.end_attempt(ended, limits, now, jitter);
             return false;
         }
+        let delivery = &mut self.deliveries[key];
         delivery.defects += u8::from(it.hindrance == Hindrance::Defect);
         self.leave_flight(key);
         let delivery = &self.deliveries[key];
@@ -96,11 +96,31 @@ impl Scheduler {
     /// How many deliveries in memory wait since a request could not be made.
     #[must_use]
     pub fn hindered(&self) -> usize {
-        let hindered = |delivery: &Delivery| delivery.not_tried_ms.is_some();
-        self.deliveries
-            .iter()
-            .filter(|(_, it)| hindered(it))
-            .count()
+        self.deliveries.iter().filter(|(_, it)| it.hindered).count()
+    }
+
+    /// For how long a delivery could not be tried: since its webhook's requests cannot be made, but no longer than its attempt
+    /// has been due.
+    fn hindered_ms(&mut self, key: usize, now: Now) -> u64 {
+        let delivery = &self.deliveries[key];
+        let state = &mut self.endpoints[delivery.endpoint];
+        let since_ms = *state.hindered_since_ms.get_or_insert(now.mono_ms);
+        let due_for = now.unix_ms.saturating_sub(delivery.since_ms);
+        now.mono_ms
+            .saturating_sub(since_ms)
+            .min(u64::try_from(due_for).unwrap_or(0))
+    }
+
+    /// A request of an endpoint was made, whatever came of it: nothing hinders it any more.
+    pub(super) fn was_made(&mut self, ended: &Ended) {
+        let key = usize::try_from(ended.token).unwrap_or(usize::MAX);
+        if let Some(delivery) = self.deliveries.get(key)
+            && matches!(delivery.place, Place::InFlight { .. })
+        {
+            let state = &mut self.endpoints[delivery.endpoint];
+            state.rest_ms = 0;
+            state.hindered_since_ms = None;
+        }
     }
 
     /// An endpoint starts nothing for a while.

@@ -3,19 +3,64 @@
 //! Until then nothing starts but what users want at once. Afterwards those that were refused go first, and
 //! [one at a time](SlowStart).
 
+use super::attempts::later;
 use super::*;
+use std::time::Duration;
+use webhooks_core::time::RETRY_AFTER_MAX;
 
 /// By how much longer than an endpoint asks for its pauses are, once one was too short.
-const CUT_OFF_MS: i64 = 1_000;
+const CUT_OFF: Duration = Duration::from_secs(1);
 /// A pause that lasts longer from now on was begun under a clock that was ahead. The view `webhooks.paused` leaves it out, too.
 const LONGEST_MS: i64 = 86_400_000 + CLOCK_MARGIN_MS;
 
+/// A pause for which an endpoint asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// Unix milliseconds.
+    pub(super) from_ms: i64,
+    pub(super) length: Duration,
+}
+
 impl Scheduler {
-    /// An endpoint has asked to be left alone until then. What is under way goes on, and may make it longer.
-    pub(super) fn begin_pause(&mut self, index: usize, until_ms: i64) {
+    /// The endpoint says how it stands with load: when it is to be left alone, or that it takes requests.
+    pub(super) fn heed(
+        &mut self,
+        index: usize,
+        era: u64,
+        status: Option<u16>,
+        pause: Option<Asked>,
+        limits: &Limits,
+    ) {
+        let Some(state) = self.endpoints.get_mut(index) else {
+            return;
+        };
+        // What the URL before has answered says nothing.
+        if state.gone || era < state.place_era {
+            return;
+        }
+        let is_new = era == state.era;
+        if let Some(asked) = pause {
+            let probed = state.slow_start.is_some_and(SlowStart::is_probing);
+            state.was_too_short |= is_new && probed && !state.definition.is_paused();
+            state.cuts_off |= state.was_too_short;
+            self.begin_pause(index, asked);
+        } else if is_new && status.is_some_and(|it| !verdict::is_refusal(it)) {
+            state.was_too_short = false;
+            state.slow_start = state.slow_start.and_then(|it| it.accept(limits.concurrent));
+        }
+    }
+
+    /// An endpoint has asked to be left alone. What is under way goes on, and may make it longer.
+    fn begin_pause(&mut self, index: usize, asked: Asked) {
         let state = &mut self.endpoints[index];
         state.slow_start = Some(SlowStart::default());
-        let until_ms = until_ms.saturating_add(if state.cuts_off { CUT_OFF_MS } else { 0 });
+        let more = if state.cuts_off {
+            CUT_OFF
+        } else {
+            Duration::ZERO
+        };
+        let length = asked.length.saturating_add(more).min(RETRY_AFTER_MAX);
+        let until_ms = later(asked.from_ms, length);
         let known = state.definition.paused_until_ms;
         if known.is_some_and(|known| known >= until_ms) {
             return;
@@ -27,11 +72,17 @@ impl Scheduler {
         self.give_back(index);
     }
 
-    /// Has [`Scheduler::tick`] end the pause of an endpoint.
+    /// Has [`Scheduler::tick`] look at the pause of an endpoint when it ends, unless it does sooner: a pause that becomes
+    /// longer again and again stands in the heap once.
     pub(super) fn await_end(&mut self, index: usize) {
-        let definition = &self.endpoints[index].definition;
-        if let Some(until_ms) = definition.paused_until_ms {
-            self.pauses.push(Reverse((until_ms, index, definition.id)));
+        let state = &mut self.endpoints[index];
+        let Some(until_ms) = state.definition.paused_until_ms else {
+            return;
+        };
+        if state.pause_seen_ms.is_none_or(|seen| until_ms < seen) {
+            state.pause_seen_ms = Some(until_ms);
+            let entry = (until_ms, index, state.definition.id);
+            self.pauses.push(Reverse(entry));
         }
     }
 
@@ -86,10 +137,14 @@ impl Scheduler {
             let Some(state) = state.filter(|it| it.definition.id == webhook) else {
                 continue;
             };
-            if state.definition.paused_until_ms != Some(until_ms) {
-                continue;
+            if state.pause_seen_ms == Some(until_ms) {
+                state.pause_seen_ms = None;
             }
-            self.end_pause(index);
+            match state.definition.paused_until_ms {
+                Some(until_ms) if until_ms <= now.unix_ms => self.end_pause(index),
+                Some(_) => self.await_end(index),
+                None => {}
+            }
         }
     }
 

@@ -455,7 +455,8 @@ impl Scheduler {
             cancelled: false,
             wanted: why == Reason::Wanted,
             refused: row.refused,
-            not_tried_ms: None,
+            since_ms: row.due_ms.unwrap_or(row.created_ms),
+            hindered: false,
             defects: 0,
         });
         self.endpoints[index].members += 1;
