@@ -401,3 +401,24 @@ def test_a_hundred_endpoints_that_hang_do_not_slow_another(db, receiver):
         db.emit()
         assert receiver.wait(n + 1, "/good")[-1].at - began < 0.5
     db.wait_for_states(good, delivered=20)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            Answer(302, headers=(("Location", "https://elsewhere.test/hook"),)),
+            "redirects are not followed; this one leads to elsewhere.test",
+        ),
+        (Answer(308, headers=(("Location", "/there"),)), "redirects are not followed"),
+        (Answer(413), "the endpoint takes no body of this size: a lower webhooks.max_payload makes bodies shorter"),
+    ],
+    ids=["a redirect to another host", "a redirect to another path", "a body that is too large"],
+)
+def test_the_log_says_what_to_do_about(db, receiver, answer, words):
+    receiver.answer("/hook", answer)
+    webhook = db.create_webhook(receiver.url(), retry_policy={"max_attempts": 1})
+    db.emit()
+    delivery = db.the_delivery(webhook, "failed")
+    (attempt,) = db.attempts(delivery["id"])
+    assert attempt["error"] == f"the endpoint answered {answer.status}; {words}"
