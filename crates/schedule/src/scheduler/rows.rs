@@ -57,6 +57,9 @@ impl Scheduler {
                 self.rewind(index, queued.seq - 1);
             }
         }
+        if let Some(quarantine) = &unit.quarantine {
+            self.settling.remove(&quarantine.delivery);
+        }
         if let Some(hurried) = unit.hurried {
             self.hurried(hurried);
         }
