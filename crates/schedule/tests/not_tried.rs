@@ -235,6 +235,28 @@ fn the_hour_is_that_of_the_webhook_for_all_that_waits() {
     assert_eq!(hinder_all(&mut scheduler, HOUR_MS..HOUR_MS + 180_000), 20);
 }
 
+/// The row of the first event's delivery to the first webhook.
+fn first_row() -> Recorded {
+    let event = webhooks_core::request::Event {
+        id: Uuid::from_u128(1),
+        event_type: "memory.created".to_owned(),
+        created_ms: at(0).unix_ms,
+        data: "{}".to_owned(),
+    };
+    Recorded {
+        id: webhooks_core::id::delivery(event.id, webhook_id(0), 0),
+        webhook: webhook_id(0),
+        event: Arc::new(event),
+        seq: 1,
+        attempts: 0,
+        attempts_before: 0,
+        due_ms: None,
+        created_ms: at(0).unix_ms,
+        refused: false,
+        undecided: None,
+    }
+}
+
 #[test]
 fn the_hour_is_counted_whatever_leaves_memory_meanwhile() {
     let mut scheduler = scheduler(1, 1);
@@ -244,25 +266,8 @@ fn the_hour_is_counted_whatever_leaves_memory_meanwhile() {
     scheduler.put(definition(0, true, &lifetime), true);
     let queued = write(&mut scheduler);
     assert!(queued.is_empty(), "it has its row");
-    let wanted = scheduler.wants_rows(1);
-    let event = webhooks_core::request::Event {
-        id: Uuid::from_u128(1),
-        event_type: "memory.created".to_owned(),
-        created_ms: at(0).unix_ms,
-        data: "{}".to_owned(),
-    };
-    let row = Recorded {
-        id: webhooks_core::id::delivery(event.id, webhook_id(0), 0),
-        webhook: wanted[0].webhook,
-        event: Arc::new(event),
-        seq: 1,
-        attempts: 0,
-        attempts_before: 0,
-        due_ms: None,
-        created_ms: at(0).unix_ms,
-        refused: false,
-        undecided: None,
-    };
+    assert_eq!(scheduler.wants_rows(1).len(), 1);
+    let row = first_row();
     let half_ms = HOUR_MS / 2;
     scheduler.rows(webhook_id(0), vec![row], Some(1), false, at(half_ms));
     assert_eq!(hinder_all(&mut scheduler, half_ms..HOUR_MS), 0);
@@ -319,6 +324,35 @@ fn a_delivery_at_which_the_worker_fails_three_times_is_passed_over() {
     );
     assert!(claims(&mut scheduler, ms).is_empty());
     assert!(scheduler.idle());
+}
+
+#[test]
+fn a_delivery_that_is_passed_over_does_not_come_back_before_that_is_written() {
+    let mut scheduler = Scheduler::new();
+    scheduler.put(definition(0, true, &Lifetime::default()), true);
+    assert_eq!(scheduler.wants_rows(1).len(), 1);
+    scheduler.rows(webhook_id(0), vec![first_row()], Some(1), false, at(0));
+    let mut ms = 0;
+    for _ in 0..3 {
+        let started = claims(&mut scheduler, ms);
+        hinder(&mut scheduler, &started[0], Hindrance::Defect, ms);
+        ms += 10_000;
+    }
+    let units = scheduler.take_units();
+    assert!(units.iter().any(|it| it.quarantine.is_some()));
+    scheduler.requeued(webhook_id(0));
+    assert_eq!(scheduler.wants_rows(1).len(), 1);
+    scheduler.rows(webhook_id(0), vec![first_row()], Some(1), false, at(ms));
+    assert!(claims(&mut scheduler, ms).is_empty());
+    for unit in &units {
+        scheduler.written(unit);
+    }
+    assert!(claims(&mut scheduler, ms).is_empty());
+    // Somebody has looked at it, and deleted that it is set aside.
+    scheduler.requeued(webhook_id(0));
+    assert_eq!(scheduler.wants_rows(1).len(), 1);
+    scheduler.rows(webhook_id(0), vec![first_row()], Some(1), false, at(ms));
+    assert_eq!(claims(&mut scheduler, ms).len(), 1);
 }
 
 #[test]

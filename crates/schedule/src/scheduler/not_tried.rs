@@ -161,6 +161,8 @@ impl Scheduler {
             error,
         };
         self.forget(key);
+        // Until it is written its row may be read.
+        self.settling.insert(quarantine.delivery);
         self.done.push(Unit {
             quarantine: Some(quarantine),
             ..Unit::default()

@@ -57,6 +57,9 @@ impl Scheduler {
                 self.rewind(index, queued.seq - 1);
             }
         }
+        if let Some(quarantine) = &unit.quarantine {
+            self.settling.remove(&quarantine.delivery);
+        }
         if let Some(hurried) = unit.hurried {
             self.hurried(hurried);
         }
@@ -86,9 +89,11 @@ impl Scheduler {
 
     /// A delivery in memory, fresh or not.
     fn key_of(&self, delivery: Uuid) -> Option<usize> {
-        let fresh = || self.deliveries.iter().find(|(_, it)| it.id == delivery);
+        // Of fresh events there are never many; of deliveries there may be.
+        let mut members = self.groups.iter().flat_map(|(_, group)| &group.members);
+        let is_it = |key: usize| self.deliveries.get(key).is_some_and(|it| it.id == delivery);
         let known = self.by_id.get(&delivery).copied();
-        known.or_else(|| fresh().map(|(key, _)| key))
+        known.or_else(|| members.find(|&&key| is_it(key)).copied())
     }
 
     /// A fresh delivery that stands behind others of its endpoint gets its row.
