@@ -1,5 +1,5 @@
-//! `Retry-After`: whatever an endpoint asks for, the wait is no shorter than the schedule's and no longer
-//! than a day.
+//! `Retry-After`: whatever an endpoint asks for, its delivery is due as scheduled, and the webhook pauses for as long as was
+//! asked for, but no longer than a day.
 
 use std::time::Duration;
 use webhooks_core::retry::{Policy, delay};
@@ -29,11 +29,17 @@ pub(crate) fn law(bytes: &[u8]) {
             retry_after: Some(value.clone().into_owned()),
         };
         let scheduled = delay(&policy, 2, None);
-        match judge(&ended, &policy, 1, now_ms, None).verdict {
-            Verdict::Retry { after } => {
-                assert_eq!(after, scheduled.max(asked.unwrap_or_default()), "{value}");
-            }
+        let judged = judge(&ended, &policy, 1, now_ms, None);
+        match judged.verdict {
+            Verdict::Retry { after } => assert_eq!(after, scheduled, "{value}"),
             other => assert!(matches!(other, Verdict::Retry { .. }), "{other:?}"),
+        }
+        assert_eq!(judged.pause.is_some(), asked.is_some(), "{value}");
+        if let (Some(pause), Some(asked)) = (judged.pause, asked) {
+            assert!(
+                (asked..=RETRY_AFTER_MAX).contains(&pause),
+                "{value}: {pause:?}"
+            );
         }
     }
 }
