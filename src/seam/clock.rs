@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 use std::time::Instant;
 use uuid::Uuid;
@@ -75,9 +76,11 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// A number in 0..1 for jitter.
+/// A number in 0..1 for jitter. The server's strong randomness is not asked: some builds of it need a file descriptor, and
+/// jitter is drawn when there is none.
 pub(crate) fn fraction() -> f64 {
-    f64::from(u32::from_le_bytes(random())) / (f64::from(u32::MAX) + 1.0)
+    let bits = RandomState::new().build_hasher().finish() >> 32;
+    bits as f64 / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Unix microseconds, later than the last ones that this process was given.
