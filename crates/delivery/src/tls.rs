@@ -103,10 +103,11 @@ impl Tls {
             return Ok(Arc::clone(config));
         }
         let mut roots = self.system.get();
-        let complete = !(roots.is_empty() && self.listed.is_empty());
+        // Without any authority, the system's are looked for again at the next request.
+        let has_some = !(roots.is_empty() && self.listed.is_empty());
         roots.add_parsable_certificates(self.listed.iter().cloned());
         let config = Arc::new(config(roots, &self.listed)?);
-        if complete {
+        if has_some {
             *kept = Some(Arc::clone(&config));
         }
         Ok(config)
